@@ -1,0 +1,153 @@
+/* The engine: jobs in, events out.
+ *
+ * One thread owns an engine and calls engine_step() while there is work. A step gathers one row
+ * from each sequence that is generating and a chunk of the prompt of those that are not there yet,
+ * runs them through forward() and the sampler, and reports what happened as events. Nothing here
+ * blocks, logs or touches a file descriptor. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/model.h"
+#include "kernels/sample.h"
+
+/* How to generate: everything resolved, no defaults left. */
+struct generation {
+	uint32_t max_new_tokens; /* 0: only the prompt is run */
+	float temperature;       /* 0: greedy */
+	uint32_t top_k;
+	float top_p, min_p, typical_p;
+	float repetition_penalty, presence_penalty, frequency_penalty;
+	uint32_t penalty_window; /* tokens that the penalties look back on; 0: all */
+	uint64_t seed;
+	bool logprobs;
+	uint32_t n_top;  /* likeliest tokens with each logprob, at most SAMPLE_TOP_MAX */
+	bool echo;       /* logprobs of the prompt too */
+	bool ignore_end; /* benchmarks: end tokens do not end the reply */
+};
+
+struct stop_text {
+	char *text;
+	size_t len;
+};
+
+struct job {
+	uint64_t id; /* unique among the live ones */
+	uint32_t uid;
+	bool batch_priority; /* waits for interactive jobs */
+	int32_t *prompt;     /* [n_prompt], at least 1 and less than the context */
+	uint32_t n_prompt;
+	struct generation generation;
+	struct stop_text *stops; /* [n_stops] */
+	uint32_t n_stops;
+	struct sample_bias *bias; /* [n_bias] */
+	uint32_t n_bias;
+	uint64_t arrived_usec; /* CLOCK_MONOTONIC */
+};
+struct job *job_new(void);             /* zeroed, or NULL */
+struct job *job_free(struct job *job); /* with all that it points to; accepts NULL, returns NULL */
+
+enum finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED };
+
+/* How a job failed; 0 is success. The daemon gives each its E_ name. */
+enum failure {
+	FAILURE_NONE,
+	FAILURE_CANCELLED, /* by somebody else than its client, with the reason */
+	FAILURE_TIMEOUT,
+	FAILURE_TOO_LARGE,
+	FAILURE_ENGINE, /* the device failed */
+	FAILURE_MEMORY,
+};
+
+struct token_logprob {
+	int32_t token;
+	float logprob; /* NAN: none (the first token of a prompt) */
+	uint32_t n_top;
+	struct sample_top *top; /* [n_top] */
+};
+
+enum event_kind {
+	EVENT_QUEUED,  /* position */
+	EVENT_PREFILL, /* done, total */
+	EVENT_ECHO,    /* logprobs of prompt tokens, in order, in one or more events */
+	EVENT_TOKENS,  /* index, tokens, text, logprobs */
+	EVENT_DONE,    /* the last one of a job */
+};
+
+struct event {
+	struct event *next; /* for the receiver's list */
+	uint64_t job;
+	enum event_kind kind;
+
+	uint32_t position;    /* QUEUED: jobs before this one; 0 is next */
+	uint32_t done, total; /* PREFILL: tokens */
+
+	uint32_t index; /* TOKENS: of the first token in the reply */
+	uint32_t n_tokens;
+	int32_t *tokens; /* [n_tokens]; end tokens are never among them */
+	char *text;      /* valid UTF-8, terminated; its length is text_len (it may hold NUL) */
+	size_t text_len;
+	uint32_t n_logprobs;
+	struct token_logprob *logprobs; /* [n_logprobs] */
+
+	enum failure failure; /* DONE, and all below */
+	char reason[160];
+	enum finish finish;
+	int32_t stop; /* index of the stop text that matched, or -1 */
+	uint32_t prompt_tokens, cached_tokens, completion_tokens;
+	uint64_t queue_usec, prefill_usec, first_token_usec,
+		total_usec; /* since arrival; first: 0 if none */
+};
+struct event *event_free(struct event *e); /* accepts NULL, returns NULL */
+
+struct engine_sink {
+	void (*emit)(void *userdata,
+		struct event *event); /* takes the event over; called in engine_step */
+	void *userdata;
+};
+
+struct engine_options {
+	uint32_t context;        /* positions of one sequence; 0: the model's */
+	uint64_t kv_bytes;       /* 0: 2 GiB, at most 16 contexts */
+	enum dtype kv_dtype;     /* F16 unless told */
+	uint32_t max_sequences;  /* generating at once */
+	uint32_t prefill_tokens; /* prompt rows of one step */
+};
+void engine_options_default(struct engine_options *o);
+
+struct engine_stats {
+	uint32_t running, queued;
+	uint64_t done, failed, cancelled; /* jobs since the start */
+	uint64_t prompt_tokens, completion_tokens;
+	uint32_t pages, pages_used, pages_cached;
+	uint32_t context;
+};
+
+struct engine;
+int engine_new(const struct weights *w, const struct engine_options *o,
+	const struct engine_sink *sink, struct engine **ret, char *error, size_t error_size);
+struct engine *engine_free(
+	struct engine *e); /* accepts NULL, returns NULL; live jobs are dropped */
+
+/* Takes the job over, also on failure, which it reports as an event. */
+void engine_submit(struct engine *e, struct job *job);
+
+/* Ends a job. FAILURE_NONE: its own client asked: it is done with FINISH_CANCELLED and what it has;
+ * another failure is reported with the reason. Unknown ids are ignored: the job was done already.
+ */
+void engine_cancel(struct engine *e, uint64_t id, enum failure failure, const char *reason);
+
+/* A paused sequence keeps its pages and leaves the batch (its reader is slow). Unknown ids are
+ * ignored. */
+void engine_pause(struct engine *e, uint64_t id, bool paused);
+
+/* Asked between layers; true makes engine_step() return early, to be called again. */
+void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata);
+
+/* One step. 1: there is more to do; 0: nothing to do until a job comes or one is resumed; negative:
+ * the device failed, every job was told, and the engine takes no more. */
+int engine_step(struct engine *e);
+
+void engine_stats(const struct engine *e, struct engine_stats *ret);

@@ -1,0 +1,42 @@
+/* One pass through the transformer for the rows of a batch. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/kv.h"
+#include "engine/model.h"
+
+/* Activations of a step, one set for each backend. */
+struct workspace {
+	uint32_t max_rows;
+	struct workspace_buffers {
+		float *x;     /* [max_rows, dim] the residual stream */
+		float *h;     /* [max_rows, dim] */
+		float *q, *o; /* [max_rows, n_heads * head_dim] */
+		float *k, *v; /* [max_rows, n_kv_heads * head_dim] */
+		float *g, *u; /* [max_rows, ffn_dim] */
+	} * buffers;          /* [n_backends] */
+	float *carry;  /* host [max_rows, dim]: x on its way between backends; NULL with one backend
+			*/
+	float *logits; /* [max_logits, vocab] on the output's backend */
+	uint32_t max_logits;
+};
+
+int workspace_new(const struct weights *w, uint32_t max_rows, uint32_t max_logits,
+	struct workspace **ret, char *error, size_t error_size);
+struct workspace *workspace_free(const struct weights *w, struct workspace *ws);
+
+/* Asked between layers; true stops the pass. */
+struct forward_stop {
+	bool (*asked)(void *userdata);
+	void *userdata;
+};
+
+/* Runs the rows, writes their keys and values, and leaves in ws->logits [n_logits, vocab] the
+ * logits of the rows logit_rows[]. -EINTR where stop asked for it: the KV rows written so far are
+ * those that the same rows would write again. Another negative errno is a failure of *ret_failed.
+ */
+int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
+	const struct batch *batch, const uint32_t *logit_rows, uint32_t n_logits,
+	const struct forward_stop *stop, struct backend **ret_failed);
