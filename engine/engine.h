@@ -45,6 +45,7 @@ struct job {
 	struct sample_bias *bias; /* [n_bias] */
 	uint32_t n_bias;
 	uint64_t arrived_usec; /* CLOCK_MONOTONIC */
+	struct event *done;    /* the job's last event, made ahead */
 };
 struct job *job_new(void);             /* zeroed, or NULL */
 struct job *job_free(struct job *job); /* with all that it points to; accepts NULL, returns NULL */
@@ -93,12 +94,15 @@ struct event {
 	struct token_logprob *logprobs; /* [n_logprobs] */
 
 	enum failure failure; /* DONE, and all below */
-	char reason[160];
+	char reason[256];
 	enum finish finish;
 	int32_t stop; /* index of the stop text that matched, or -1 */
 	uint32_t prompt_tokens, cached_tokens, completion_tokens;
-	uint64_t queue_usec, prefill_usec, first_token_usec,
-		total_usec; /* since arrival; first: 0 if none */
+	uint64_t queue_usec;       /* arrival to admission */
+	uint64_t prefill_usec;     /* admission to the prompt's last row */
+	uint64_t first_token_usec; /* arrival to the first token; 0: there was none */
+	uint64_t total_usec;       /* arrival to this event */
+	uint64_t device_usec;      /* its share of the steps that it took part in */
 };
 struct event *event_free(struct event *e); /* accepts NULL, returns NULL */
 

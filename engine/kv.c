@@ -1,1 +1,164 @@
+/* The KV pool: owns the page table, the refcounts, and each backend's KV memory. */
 #include "engine/kv.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+uint64_t kv_page_bytes(const struct model_config *c, enum dtype dtype)
+{
+	size_t row_bytes = 0;
+	bool ok;
+
+	ok = dtype_row_bytes(
+		dtype, (uint64_t)c->attention.n_kv_heads * c->attention.head_dim, &row_bytes);
+	assert(ok);
+	return (uint64_t)row_bytes * 2 * KV_PAGE_TOKENS * c->n_layers;
+}
+
+int kv_pool_new(const struct weights *w, enum dtype dtype, uint32_t n_pages, uint32_t n_slots,
+	uint32_t context, struct kv_pool **ret, char *error, size_t error_size)
+{
+	const struct model_config *c = &w->model->config;
+	struct kv_pool *p;
+
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		goto no_memory;
+	p->weights = w;
+	p->n_pages = n_pages;
+	p->n_slots = n_slots;
+	p->table_stride = (context + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+	p->kvs = calloc(w->n_backends, sizeof(*p->kvs));
+	p->refs = calloc(n_pages, sizeof(*p->refs));
+	p->free_pages = malloc((size_t)n_pages * sizeof(*p->free_pages));
+	p->page_table = malloc((size_t)n_slots * p->table_stride * sizeof(*p->page_table));
+	p->slot_pages = calloc(n_slots, sizeof(*p->slot_pages));
+	p->slot_first = calloc(n_slots, sizeof(*p->slot_first));
+	if (!p->kvs || !p->refs || !p->free_pages || !p->page_table || !p->slot_pages ||
+		!p->slot_first)
+		goto no_memory;
+	for (size_t i = 0; i < (size_t)n_slots * p->table_stride; i++)
+		p->page_table[i] = KV_PAGE_NONE;
+	/* The lowest page is handed out first. */
+	for (uint32_t i = 0; i < n_pages; i++)
+		p->free_pages[i] = n_pages - 1 - i;
+	p->n_free = n_pages;
+
+	for (uint32_t i = 0; i < w->n_backends; i++) {
+		struct kv_shape shape = {
+			.n_pages = n_pages,
+			.n_kv_heads = c->attention.n_kv_heads,
+			.head_dim = c->attention.head_dim,
+			.dtype = dtype,
+		};
+		int r;
+
+		for (uint32_t l = 0; l < c->n_layers; l++)
+			shape.n_layers += w->layers[l].backend == w->backends[i];
+		if (shape.n_layers == 0)
+			continue;
+		r = w->backends[i]->ops->kv_new(w->backends[i], &shape, &p->kvs[i]);
+		if (r < 0) {
+			snprintf(error, error_size, "no KV cache of %u pages: %s", n_pages,
+				w->backends[i]->error);
+			kv_pool_free(p);
+			return r;
+		}
+	}
+	*ret = p;
+	return 0;
+
+no_memory:
+	kv_pool_free(p);
+	snprintf(error, error_size, "no memory for the tables of %u KV pages", n_pages);
+	return -ENOMEM;
+}
+
+struct kv_pool *kv_pool_free(struct kv_pool *p)
+{
+	if (!p)
+		return NULL;
+	for (uint32_t i = 0; p->kvs && i < p->weights->n_backends; i++)
+		p->weights->backends[i]->ops->kv_free(p->weights->backends[i], p->kvs[i]);
+	free(p->kvs);
+	free(p->refs);
+	free(p->free_pages);
+	free(p->page_table);
+	free(p->slot_pages);
+	free(p->slot_first);
+	free(p);
+	return NULL;
+}
+
+int kv_pool_extend(struct kv_pool *p, uint32_t slot, uint32_t n_positions)
+{
+	uint32_t *table = p->page_table + (size_t)slot * p->table_stride;
+	uint32_t wanted = (n_positions + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+
+	assert(slot < p->n_slots && wanted <= p->table_stride);
+	if (wanted > p->slot_pages[slot] && wanted - p->slot_pages[slot] > p->n_free)
+		return -ENOSPC;
+	while (p->slot_pages[slot] < wanted) {
+		uint32_t page = p->free_pages[--p->n_free];
+
+		assert(p->refs[page] == 0);
+		p->refs[page] = 1;
+		table[p->slot_pages[slot]++] = page;
+	}
+	return 0;
+}
+
+/* Drops one reference; the last one zeroes the page and puts it back. */
+static int kv_pool_unref(struct kv_pool *p, uint32_t page)
+{
+	int r = 0;
+
+	assert(p->refs[page] > 0);
+	if (--p->refs[page] > 0)
+		return 0;
+	for (uint32_t i = 0; i < p->weights->n_backends && r == 0; i++) {
+		struct backend *b = p->weights->backends[i];
+
+		if (p->kvs[i])
+			r = b->ops->kv_zero(b, p->kvs[i], page);
+	}
+	p->free_pages[p->n_free++] = page;
+	return r;
+}
+
+/* Gives back the entries [slot_first, end) of the slot. */
+static int kv_pool_release(struct kv_pool *p, uint32_t slot, uint32_t end)
+{
+	uint32_t *table = p->page_table + (size_t)slot * p->table_stride;
+	int r = 0;
+
+	while (p->slot_first[slot] < end) {
+		uint32_t i = p->slot_first[slot]++;
+		int k = kv_pool_unref(p, table[i]);
+
+		table[i] = KV_PAGE_NONE;
+		if (r == 0)
+			r = k;
+	}
+	return r;
+}
+
+int kv_pool_slide(struct kv_pool *p, uint32_t slot, uint32_t position, uint32_t window)
+{
+	/* The row at `position` sees position - window + 1 and later. */
+	if (window == 0 || position + 1 <= window)
+		return 0;
+	return kv_pool_release(p, slot, (position + 1 - window) / KV_PAGE_TOKENS);
+}
+
+int kv_pool_clear(struct kv_pool *p, uint32_t slot)
+{
+	int r;
+
+	r = kv_pool_release(p, slot, p->slot_pages[slot]);
+	p->slot_pages[slot] = 0;
+	p->slot_first[slot] = 0;
+	return r;
+}

@@ -35,8 +35,8 @@ uint64_t kv_page_bytes(const struct model_config *c, enum dtype dtype);
  * empty: what the slot had it keeps. */
 int kv_pool_extend(struct kv_pool *p, uint32_t slot, uint32_t n_positions);
 
-/* Gives back the pages that no position from `position` on can see through the window. */
-void kv_pool_slide(struct kv_pool *p, uint32_t slot, uint32_t position, uint32_t window);
+/* Gives back the pages that no position from `position` on can see through the window (0: none). */
+int kv_pool_slide(struct kv_pool *p, uint32_t slot, uint32_t position, uint32_t window);
 
 /* Gives back everything of the slot; freed pages are zeroed before another sequence sees them. */
 int kv_pool_clear(struct kv_pool *p, uint32_t slot);

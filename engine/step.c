@@ -1,0 +1,320 @@
+/* One step of the engine: forms the batch, runs it, and gives each sequence what it brought. */
+#include "engine/engine_state.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Adds n rows of the sequence to the batch. */
+static void add_rows(struct engine *e, struct sequence *s, uint32_t n, uint32_t *n_rows)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t row = (*n_rows)++;
+
+		e->tokens[row] = s->tokens[s->n_cached + i];
+		e->slots[row] = s->slot;
+		e->positions[row] = s->n_cached + i;
+	}
+	s->n_rows = n;
+}
+
+/* Asks for the logits of those of the sequence's rows that need them: the last row of what it has,
+ * and with echo every prompt row. first_row is its first row in the batch. */
+static void add_logits(struct engine *e, struct sequence *s, uint32_t first_row, uint32_t *n_logits)
+{
+	const struct generation *g = &s->job->generation;
+	uint32_t last = s->n_cached + s->n_rows; /* positions done after this step */
+
+	s->first_logit = *n_logits;
+	for (uint32_t i = 0; i < s->n_rows; i++) {
+		uint32_t position = s->n_cached + i;
+		bool draws = position + 1 == s->n_tokens && g->max_new_tokens > 0;
+		bool echoes = g->echo && g->logprobs && position + 1 < s->job->n_prompt;
+
+		if (draws || echoes)
+			e->logit_rows[(*n_logits)++] = first_row + i;
+	}
+	s->n_logits = *n_logits - s->first_logit;
+	assert(last <= s->n_tokens);
+}
+
+/* Forms the step's batch: one row of each sequence that generates, then prompt chunks, oldest
+ * first. */
+static int gather_batch(struct engine *e, uint32_t *ret_rows, uint32_t *ret_logits)
+{
+	uint32_t n_rows = 0, n_logits = 0, echo_rows = ECHO_ROWS;
+	uint32_t budget = e->options.prefill_tokens;
+
+	for (int prefill = 0; prefill < 2; prefill++) {
+		for (struct sequence *s = e->running; s; s = s->next) {
+			uint32_t first = n_rows, n = sequence_pending(s);
+			bool echo = s->job->generation.echo && s->job->generation.logprobs;
+
+			if (sequence_in_prefill(s) != (prefill == 1))
+				continue;
+			s->n_rows = 0;
+			s->n_logits = 0;
+			if (s->paused)
+				continue;
+			if (prefill) {
+				n = n < budget ? n : budget;
+				if (echo && n > echo_rows)
+					n = echo_rows;
+				budget -= n;
+				echo_rows -= echo ? n : 0;
+			}
+			if (n == 0)
+				continue;
+			if (kv_pool_slide(e->kv, s->slot, s->n_cached,
+				    e->weights->model->config.attention.window) < 0)
+				return -EIO;
+			if (kv_pool_extend(e->kv, s->slot, s->n_cached + n) < 0)
+				assert(!"the pages were promised at admission");
+			add_rows(e, s, n, &n_rows);
+			add_logits(e, s, first, &n_logits);
+		}
+	}
+	*ret_rows = n_rows;
+	*ret_logits = n_logits;
+	return 0;
+}
+
+/* Fills the sampler's rows of the step. The counts of all rows lie in one array, made large enough
+ * first. */
+static int prepare_sampling(struct engine *e)
+{
+	size_t wanted = 0, used = 0;
+
+	for (struct sequence *s = e->running; s; s = s->next)
+		wanted += s->n_logits > 0 ? s->n_tokens : 0;
+	if (wanted > e->counts_size) {
+		struct sample_count *grown = realloc(e->counts, 2 * wanted * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		e->counts = grown;
+		e->counts_size = 2 * wanted;
+	}
+	for (struct sequence *s = e->running; s; s = s->next) {
+		const struct generation *g = &s->job->generation;
+
+		for (uint32_t i = 0; i < s->n_logits; i++) {
+			uint32_t k = s->first_logit + i;
+			uint32_t position = e->positions[e->logit_rows[k]];
+			bool draws = position + 1 == s->n_tokens;
+			struct sample_row *row = &e->rows[k];
+
+			*row = (struct sample_row){
+				.bias = s->job->bias,
+				.n_bias = s->job->n_bias,
+				.repetition_penalty = g->repetition_penalty,
+				.presence_penalty = g->presence_penalty,
+				.frequency_penalty = g->frequency_penalty,
+				.temperature = g->temperature,
+				.top_k = g->top_k,
+				.top_p = g->top_p,
+				.min_p = g->min_p,
+				.typical_p = g->typical_p,
+				.seed = g->seed,
+				.step = s->n_generated,
+				.forced = draws ? -1 : s->tokens[position + 1],
+				.want_logprob = g->logprobs,
+				.n_top = g->logprobs ? g->n_top : 0,
+			};
+			if (draws) {
+				row->counts = e->counts + used;
+				row->n_counts = sequence_counts(s, e->counts + used, e->mark);
+				used += row->n_counts;
+			}
+			e->results[k] = (struct sample_result){
+				.top = row->n_top ? e->tops + (size_t)k * SAMPLE_TOP_MAX : NULL,
+			};
+		}
+	}
+	return 0;
+}
+
+/* The logprobs of the prompt's tokens that this step's rows gave. */
+static int tell_echo(struct engine *e, struct sequence *s)
+{
+	struct event *event;
+
+	if (!s->job->generation.echo || !s->job->generation.logprobs)
+		return 0;
+	if (!sequence_in_prefill(s))
+		return 0;
+	event = event_new(EVENT_ECHO, s->job->id);
+	if (!event)
+		return -ENOMEM;
+	if (s->n_cached == 0) {
+		/* Nothing stands before the first token. */
+		struct sample_result first = {.token = s->tokens[0], .logprob = NAN};
+
+		if (event_add_logprob(event, &first) < 0)
+			goto no_memory;
+	}
+	for (uint32_t i = 0; i < s->n_logits; i++) {
+		uint32_t k = s->first_logit + i;
+
+		if (e->rows[k].forced >= 0 && event_add_logprob(event, &e->results[k]) < 0)
+			goto no_memory;
+	}
+	engine_emit(e, event);
+	return 0;
+
+no_memory:
+	event_free(event);
+	return -ENOMEM;
+}
+
+static void tell_prefill(struct engine *e, const struct sequence *s)
+{
+	struct event *event = event_new(EVENT_PREFILL, s->job->id);
+
+	if (!event)
+		return; /* a courtesy, not a promise */
+	event->done = s->n_cached;
+	event->total = s->job->n_prompt;
+	engine_emit(e, event);
+}
+
+/* Takes a drawn token into the sequence. Returns false when the sequence has ended (and is gone).
+ */
+static bool take_token(struct engine *e, struct sequence *s, const struct sample_result *result)
+{
+	const struct generation *g = &s->job->generation;
+	struct event *event = NULL;
+	int32_t stop = -1;
+	int r;
+
+	if (s->n_generated == 0)
+		s->first_token_usec = engine_now_usec();
+	if (result->token < 0) {
+		engine_finish(e, s, FAILURE_ENGINE, "no token has a finite logit", FINISH_STOP);
+		return false;
+	}
+	s->n_generated++;
+	if (model_ends(e->weights->model, result->token) && !g->ignore_end) {
+		engine_finish(e, s, FAILURE_NONE, NULL, FINISH_STOP);
+		return false;
+	}
+	r = sequence_append(s, result->token);
+	if (r == 0)
+		r = reply_push(&s->reply, s->job->id, result->token, g->logprobs ? result : NULL,
+			&event, &stop);
+	if (r < 0) {
+		engine_finish(e, s, FAILURE_MEMORY, "no memory for the reply", FINISH_STOP);
+		return false;
+	}
+	if (event)
+		engine_emit(e, event);
+	if (r == 2) {
+		s->job->done->stop = stop;
+		engine_finish(e, s, FAILURE_NONE, NULL, FINISH_STOP);
+		return false;
+	}
+	if (s->n_generated == g->max_new_tokens || s->n_tokens == e->options.context) {
+		engine_finish(e, s, FAILURE_NONE, NULL, FINISH_LENGTH);
+		return false;
+	}
+	return true;
+}
+
+/* Gives each sequence what the step of n_rows rows brought it, and its share of the time. */
+static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
+{
+	struct sequence *next;
+
+	for (struct sequence *s = e->running; s; s = next) {
+		bool prefill = sequence_in_prefill(s);
+		uint32_t n = s->n_rows;
+
+		next = s->next;
+		if (n == 0)
+			continue;
+		s->n_rows = 0;
+		s->device_usec += step_usec * n / n_rows;
+		if (tell_echo(e, s) < 0) {
+			engine_finish(
+				e, s, FAILURE_MEMORY, "no memory for the logprobs", FINISH_STOP);
+			continue;
+		}
+		s->n_cached += n;
+		if (prefill) {
+			e->stats.prompt_tokens += n;
+			tell_prefill(e, s);
+			if (sequence_in_prefill(s))
+				continue;
+			s->prefilled_usec = engine_now_usec();
+		}
+		if (s->job->generation.max_new_tokens == 0)
+			engine_finish(e, s, FAILURE_NONE, NULL, FINISH_LENGTH);
+		else
+			take_token(e, s, &e->results[s->first_logit + s->n_logits - 1]);
+	}
+}
+
+/* The device is lost: everybody is told, and nothing is taken any more. */
+static int fail_all(struct engine *e, const struct backend *b, int error)
+{
+	char reason[256];
+
+	snprintf(reason, sizeof(reason), "%s: %.200s", b ? b->ops->name : "engine",
+		b && b->error[0] ? b->error : strerror(-error));
+	e->failed = true;
+	while (e->running)
+		engine_finish(e, e->running, FAILURE_ENGINE, reason, FINISH_STOP);
+	while (e->queue)
+		engine_finish(e, e->queue, FAILURE_ENGINE, reason, FINISH_STOP);
+	return error;
+}
+
+int engine_step(struct engine *e)
+{
+	struct backend *b = e->weights->output_backend;
+	uint32_t vocab = e->weights->model->config.vocab, n_rows = 0, n_logits = 0;
+	uint64_t began_usec;
+	struct batch batch;
+	int r;
+
+	if (e->failed)
+		return -EIO;
+	engine_admit(e);
+	r = gather_batch(e, &n_rows, &n_logits);
+	if (r < 0)
+		return fail_all(e, NULL, r);
+	if (n_rows == 0)
+		return 0;
+	batch = (struct batch){
+		.n_rows = n_rows,
+		.tokens = e->tokens,
+		.slots = e->slots,
+		.positions = e->positions,
+		.page_table = e->kv->page_table,
+		.n_slots = e->kv->n_slots,
+		.page_table_stride = e->kv->table_stride,
+	};
+	began_usec = engine_now_usec();
+	r = prepare_sampling(e);
+	if (r < 0)
+		return fail_all(e, NULL, r);
+	r = forward(e->weights, e->kv, e->workspace, &batch, e->logit_rows, n_logits,
+		e->stop.asked ? &e->stop : NULL, &b);
+	if (r == -EINTR)
+		return 1;
+	if (r == 0 && n_logits > 0) {
+		b = e->weights->output_backend;
+		r = b->ops->sample(b, n_logits, vocab, e->workspace->logits, e->rows, e->results);
+	}
+	for (uint32_t i = 0; i < e->weights->n_backends && r == 0; i++) {
+		b = e->weights->backends[i];
+		r = b->ops->sync(b);
+	}
+	if (r < 0)
+		return fail_all(e, b, r);
+	distribute(e, n_rows, engine_now_usec() - began_usec);
+	return 1;
+}
