@@ -17,6 +17,10 @@ int socket_paths(const char *given, char *ret_paths[SOCKET_PATHS_MAX]);
  * bytes). */
 int socket_connect(const char *given, uint64_t timeout_usec, char *ret_path, size_t size);
 
+/* The failure of either in words: "the socket path has 120 bytes, at most 107 fit: …". Returns
+ * buffer. */
+const char *socket_error(int error, const char *path, char *buffer, size_t size);
+
 /* Binds and listens at `path`, one daemon per path: takes the lock on "PATH.lock" (*ret_lock_fd, to
  * be kept open), unlinks a dead socket, never a live one, creates the missing last folder with 0700
  * and the socket with `mode`. -EADDRINUSE: another daemon serves it. */

@@ -19,6 +19,8 @@ struct conn {
 	char *out;         /* [out_size] bytes to write */
 	size_t out_size, out_start, out_end;
 	bool eof;               /* the peer will send no more */
+	int scan_error;         /* frame_scan()'s failure: nothing further can be read */
+	int error;              /* the output's failure: nothing further can be written */
 	uint64_t bytes_written; /* in all: tells a slow reader from a stopped one */
 };
 
@@ -37,11 +39,15 @@ int conn_next(struct conn *c, const char **ret_data, size_t *ret_len);
 /* Bytes of a frame that has begun and is not complete. */
 size_t conn_partial(const struct conn *c);
 
-/* Appends to the output. -ENOMEM or 0; nothing is written yet. */
+/* The id of the request whose frame is broken or incomplete, if its first bytes say it. */
+bool conn_partial_id(const struct conn *c, uint32_t *ret_id);
+
+/* Appends to the output; nothing is written yet. 0, or a negative errno (-ENOMEM), which
+ * conn_flush() repeats: a message of which a part is missing is never followed by others. */
 int conn_put(struct conn *c, const void *data, size_t len);
 
-/* Writes as much as the socket takes. 1: bytes are left; 0: all written; negative errno: lost
- * (-EPIPE). */
+/* Writes what the socket takes, up to a bound for fairness. 1: bytes are left; 0: all written;
+ * negative errno: lost (-EPIPE). */
 int conn_flush(struct conn *c);
 
 /* Bytes not yet taken by the socket. */

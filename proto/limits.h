@@ -10,16 +10,19 @@
 #define IN_FLIGHT_MAX           64          /* unanswered requests of one connection */
 #define CONNECTIONS_MAX         1024        /* of the daemon (config: limits.connections) */
 #define CONNECTIONS_PER_UID_MAX 256         /* (config: limits.connections_per_uid) */
-#define QUEUE_PER_UID_MAX       256 /* requests of one uid not yet done (config: limits.queue_per_uid) \
-				     */
-#define TAG_BYTES_MAX       64      /* a text tag */
-#define STREAM_HIGH_BYTES   (64u << 10)        /* unsent stream that pauses a sequence */
-#define STREAM_LOW_BYTES    (32u << 10)        /* … and lets it return */
-#define STALL_SECONDS       600                /* no byte taken (config: limits.stall_seconds) */
-#define MESSAGES_MAX        4096               /* of one chat */
-#define STOPS_MAX           16                 /* stop texts of one request */
-#define STOP_TEXT_BYTES_MAX 256                /* one stop text */
-#define BIASES_MAX          4096               /* logit_bias entries */
-#define LOGPROBS_MAX        100                /* top tokens with each logprob */
-#define SAFE_INTEGER_MAX    9007199254740991LL /* 2^53 - 1: what every client language holds exactly \
-						*/
+#define QUEUE_PER_UID_MAX                                                                          \
+	256                     /* requests of one uid not yet done (config: limits.queue_per_uid) \
+				 */
+#define TAG_BYTES_MAX       64  /* a text tag */
+#define CLIENT_BYTES_MAX    256 /* hello's client text */
+#define STREAM_HIGH_BYTES   (64u << 10) /* unsent stream that pauses a sequence */
+#define STREAM_LOW_BYTES    (32u << 10) /* … and lets it return */
+#define STALL_SECONDS       600         /* no byte taken (config: limits.stall_seconds) */
+#define MESSAGES_MAX        4096        /* of one chat */
+#define STOPS_MAX           16          /* stop texts of one request */
+#define STOP_TEXT_BYTES_MAX 256         /* one stop text */
+#define BIASES_MAX          4096        /* logit_bias entries */
+#define LOGPROBS_MAX        100         /* top tokens with each logprob */
+#define SAFE_INTEGER_MAX                                                                           \
+	9007199254740991LL /* 2^53 - 1: what every client language holds exactly                   \
+			    */

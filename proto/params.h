@@ -75,7 +75,7 @@ struct params {
 	struct rpc_message *messages; /* [n_messages] */
 	uint32_t n_messages;
 	struct rpc_text prompt; /* PARAM_PROMPT as text, where prompt_ids is NULL */
-	int64_t *prompt_ids;    /* [n_prompt_ids], or PARAM_PROMPT as ids */
+	int64_t *prompt_ids;    /* [n_prompt_ids, at least 1], or PARAM_PROMPT as ids */
 	uint32_t n_prompt_ids;
 	int64_t max_new_tokens, top_k, penalty_window, seed, logprobs, deadline_ms, id;
 	double temperature, top_p, min_p, typical_p;
@@ -98,7 +98,8 @@ static inline bool params_has(const struct params *p, enum param which)
 
 const char *param_name(enum param which);
 
-/* Decodes the params array of a request (at most one map; an empty array stands for a map). Arrays
+/* Decodes the params array of a request (at most one map; an empty array stands for a map; nil for
+ * either). What a method cannot do without is there afterwards. Arrays
  * that params points to are allocated in the zone. Returns 0, -EINVAL with a sentence that names
  * the key, what was found and what is wanted, or -ENOMEM. Types are taken as real clients send them
  * (protocol.md). */
