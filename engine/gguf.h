@@ -43,8 +43,11 @@ struct gguf_tensor {
 
 struct gguf;
 
-/* Maps and checks a file. On failure returns a negative errno and writes a sentence that names the
- * key or tensor, what was expected and what was found. fd is not kept. */
+/* Maps and checks a file: regular ones only. On failure returns a negative errno and writes a
+ * sentence that names the key or tensor, what was expected and what was found. fd is not kept.
+ *
+ * A file that shrinks while it is mapped is fatal, not undefined: the next touch of a page behind
+ * its end is a SIGBUS. */
 int gguf_open_fd(int fd, struct gguf **ret, char *error, size_t error_size);
 int gguf_open(const char *path, struct gguf **ret, char *error, size_t error_size);
 struct gguf *gguf_close(struct gguf *g); /* accepts NULL, returns NULL */
@@ -54,6 +57,12 @@ const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, const char *name); /* or NULL */
 size_t gguf_file_bytes(const struct gguf *g);
 
+/* The key-value section as the file holds it. */
+const void *gguf_metadata(const struct gguf *g, size_t *ret_bytes);
+
+/* Keys in the file's order; i is below gguf_n_keys(). */
+size_t gguf_n_keys(const struct gguf *g);
+struct gguf_string gguf_key_at(const struct gguf *g, size_t i);
 bool gguf_has(const struct gguf *g, const char *key);
 
 /* Scalars: 0, -ENOENT (no such key) or -EINVAL (another type, or out of the range of the result).

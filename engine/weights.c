@@ -1,1 +1,267 @@
+/* The weights on their devices: every tensor of the file handed to its backend, once.
+ *
+ * struct weights owns the backends' handles; backends and model belong to the caller and outlive
+ * it. After a tensor is handed over nothing needs its pages, so they leave the process (the page
+ * cache may keep them). */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "engine/model.h"
+#include "engine/model_file.h"
+
+/* What the steps of one load share. */
+struct load {
+	struct weights *w;
+	const struct weights_progress *progress;
+	uint64_t done_bytes;
+	struct model_refusal why;
+};
+
+/* Advice for the whole pages inside the tensor's data; its failure costs speed only. */
+static void advise(const struct gguf_tensor *t, int advice)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t from = ((uintptr_t)t->data + page - 1) & ~(page - 1);
+	uintptr_t to = ((uintptr_t)t->data + t->bytes) & ~(page - 1);
+
+	if (from < to)
+		(void)madvise((void *)from, to - from, advice);
+}
+
+static int put(struct load *l, struct backend *b, const struct tensor *t, struct weight **ret)
+{
+	int r;
+
+	b->error[0] = '\0';
+	r = b->ops->weight_put(b, t, ret);
+	if (r == -ENOTSUP && b->error[0] == '\0')
+		return model_refuse(&l->why, r, "tensor %s: the %s backend does not run type %s",
+			t->name, b->ops->name, dtype_info(t->dtype)->name);
+	if (r < 0)
+		return model_refuse(&l->why, r, "tensor %s: %s", t->name,
+			b->error[0] ? b->error : strerror(-r));
+	l->w->bytes += b->ops->weight_bytes(*ret);
+	return 0;
+}
+
+/* NULL (an optional tensor that is missing) leaves *ret NULL. */
+static int put_tensor(
+	struct load *l, struct backend *b, const struct gguf_tensor *t, struct weight **ret)
+{
+	char name[64];
+	struct tensor tensor;
+	int r;
+
+	if (!t)
+		return 0;
+	/* model_tensors_check() has accepted the name and the shape. */
+	assert(t->name.len < sizeof(name));
+	memcpy(name, t->name.text, t->name.len);
+	name[t->name.len] = '\0';
+	tensor = (struct tensor){
+		.name = name,
+		.dtype = t->dtype,
+		.rows = (uint32_t)t->dims[1],
+		.cols = (uint32_t)t->dims[0],
+		.data = t->data,
+		.bytes = t->bytes,
+	};
+	advise(t, MADV_WILLNEED);
+	r = put(l, b, &tensor, ret);
+	if (r < 0)
+		return r;
+	advise(t, MADV_DONTNEED);
+	l->done_bytes += t->bytes;
+	if (l->progress && l->progress->report &&
+		l->progress->report(l->progress->userdata, l->done_bytes,
+			l->w->model->config.tensor_bytes) != 0)
+		return model_refuse(&l->why, -ECANCELED, "the load was cancelled");
+	return 0;
+}
+
+static int load_layer(struct load *l, uint32_t layer)
+{
+	struct layer_weights *lw = &l->w->layers[layer];
+	struct weight **const to[LAYER_TENSORS] = {
+		[LAYER_ATTN_NORM] = &lw->attn_norm,
+		[LAYER_Q] = &lw->wq,
+		[LAYER_K] = &lw->wk,
+		[LAYER_V] = &lw->wv,
+		[LAYER_O] = &lw->wo,
+		[LAYER_BQ] = &lw->bq,
+		[LAYER_BK] = &lw->bk,
+		[LAYER_BV] = &lw->bv,
+		[LAYER_BO] = &lw->bo,
+		[LAYER_FFN_NORM] = &lw->ffn_norm,
+		[LAYER_GATE] = &lw->gate,
+		[LAYER_UP] = &lw->up,
+		[LAYER_DOWN] = &lw->down,
+	};
+	const struct gguf *g = l->w->model->file;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < LAYER_TENSORS; i++) {
+		r = put_tensor(
+			l, lw->backend, model_layer_tensor(g, layer, (enum layer_tensor)i), to[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* One table computed here, a copy on every backend that runs a layer. */
+static int load_ropes(struct load *l, uint32_t positions)
+{
+	const struct model_config *c = &l->w->model->config;
+	const uint32_t dim = c->attention.rope_dim;
+	struct tensor t = {.name = "rope", .dtype = DTYPE_F32, .rows = positions, .cols = dim};
+	float *table;
+	uint32_t i;
+	int r = 0;
+
+	if (__builtin_mul_overflow((size_t)positions * dim, sizeof(*table), &t.bytes))
+		return model_refuse(
+			&l->why, -ENOMEM, "no memory for %u positions of RoPE", positions);
+	table = malloc(t.bytes);
+	if (!table)
+		return model_refuse(&l->why, -ENOMEM,
+			"no memory for %u positions of RoPE (%zu bytes)", positions, t.bytes);
+	rope_table(table, positions, dim, c->rope_theta);
+	t.data = table;
+	for (i = 0; i < l->w->n_backends && r == 0; i++)
+		r = put(l, l->w->backends[i], &t, &l->w->ropes[i]);
+	free(table);
+	return r;
+}
+
+static int load(struct load *l, uint32_t positions)
+{
+	struct weights *w = l->w;
+	const struct gguf *g = w->model->file;
+	const struct gguf_tensor *embed = gguf_tensor(g, "token_embd.weight");
+	uint32_t i;
+	int r;
+
+	r = load_ropes(l, positions);
+	if (r < 0)
+		return r;
+	r = put_tensor(l, w->embed_backend, embed, &w->embed);
+	if (r < 0)
+		return r;
+	for (i = 0; i < w->model->config.n_layers; i++) {
+		r = load_layer(l, i);
+		if (r < 0)
+			return r;
+	}
+	r = put_tensor(l, w->output_backend, gguf_tensor(g, "output_norm.weight"), &w->output_norm);
+	if (r < 0)
+		return r;
+	if (!w->model->config.tied)
+		return put_tensor(
+			l, w->output_backend, gguf_tensor(g, "output.weight"), &w->output);
+	if (w->output_backend != w->embed_backend)
+		return put_tensor(l, w->output_backend, embed, &w->output);
+	w->output = w->embed;
+	return 0;
+}
+
+/* Every layer gets its backend, its rope and its place among the backend's layers. */
+static int place(struct weights *w, const uint32_t *placement)
+{
+	uint32_t *n_layers, n = w->model->config.n_layers, i, b;
+
+	n_layers = calloc(w->n_backends, sizeof(*n_layers));
+	if (!n_layers)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		b = placement ? placement[i] : 0;
+		assert(b < w->n_backends);
+		w->layers[i].backend = w->backends[b];
+		w->layers[i].kv_layer = n_layers[b]++;
+	}
+	w->embed_backend = w->layers[0].backend;
+	w->output_backend = w->layers[n - 1].backend;
+	free(n_layers);
+	return 0;
+}
+
+int weights_load(const struct model *m, struct backend *const *backends, uint32_t n_backends,
+	const uint32_t *placement, uint32_t context, const struct weights_progress *progress,
+	struct weights **ret, char *error, size_t error_size)
+{
+	struct load l = {.progress = progress, .why = {error, error_size}};
+	struct weights *w;
+	uint32_t i, b;
+	int r = -ENOMEM;
+
+	assert(n_backends > 0);
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return model_refuse(&l.why, -ENOMEM, "no memory for the weights' handles");
+	l.w = w;
+	w->model = m;
+	w->n_backends = n_backends;
+	w->layers = calloc(m->config.n_layers, sizeof(*w->layers));
+	w->ropes = calloc(n_backends, sizeof(*w->ropes));
+	w->backends = calloc(n_backends, sizeof(*w->backends));
+	if (w->layers && w->ropes && w->backends) {
+		memcpy(w->backends, backends, n_backends * sizeof(*backends));
+		r = place(w, placement);
+	}
+	if (r < 0)
+		r = model_refuse(&l.why, r, "no memory for the weights' handles");
+	else
+		r = load(&l, context ? context : m->config.context);
+	if (r < 0) {
+		weights_free(w);
+		return r;
+	}
+	for (i = 0; i < m->config.n_layers; i++)
+		for (b = 0; b < n_backends; b++)
+			if (w->layers[i].backend == backends[b]) {
+				w->layers[i].rope = w->ropes[b];
+				break;
+			}
+	*ret = w;
+	return 0;
+}
+
+static void drop(struct backend *b, struct weight *weight)
+{
+	if (b)
+		b->ops->weight_free(b, weight);
+}
+
+struct weights *weights_free(struct weights *w)
+{
+	uint32_t i;
+
+	if (!w)
+		return NULL;
+	for (i = 0; w->layers && i < w->model->config.n_layers; i++) {
+		struct layer_weights *l = &w->layers[i];
+		struct weight *const all[] = {l->attn_norm, l->wq, l->wk, l->wv, l->wo, l->bq,
+			l->bk, l->bv, l->bo, l->ffn_norm, l->gate, l->up, l->down};
+		size_t k;
+
+		for (k = 0; k < sizeof(all) / sizeof(*all); k++)
+			drop(l->backend, all[k]);
+	}
+	if (w->output != w->embed)
+		drop(w->output_backend, w->output);
+	drop(w->output_backend, w->output_norm);
+	drop(w->embed_backend, w->embed);
+	for (i = 0; w->ropes && w->backends && i < w->n_backends; i++)
+		drop(w->backends[i], w->ropes[i]);
+	free(w->layers);
+	free(w->ropes);
+	free(w->backends);
+	free(w);
+	return NULL;
+}

@@ -1,0 +1,337 @@
+/* What the metadata of a llama-architecture GGUF says, checked and bounded.
+ *
+ * The rule for everything here: a key that changes the arithmetic is either implemented or, unless
+ * it has its neutral value, refused by name. Nothing is ignored in silence. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "engine/model_file.h"
+
+#define ARCHITECTURE "llama"
+#define PREFIX       ARCHITECTURE "."
+
+/* An integer key: required where `otherwise` is NULL. */
+static int read_u32(const struct gguf *g, const char *key, const uint32_t *otherwise, uint32_t low,
+	uint32_t high, uint32_t *ret, const struct model_refusal *why)
+{
+	uint64_t v;
+	int r;
+
+	r = gguf_get_u64(g, key, &v);
+	if (r == -ENOENT && otherwise)
+		v = *otherwise;
+	else if (r == -ENOENT)
+		return model_refuse(why, -EINVAL,
+			"key %s: an integer of %u to %u expected, found no such key", key, low,
+			high);
+	else if (r < 0)
+		return model_refuse(why, -EINVAL,
+			"key %s: an integer of %u to %u expected, found another type", key, low,
+			high);
+	if (v < low || v > high)
+		return model_refuse(why, -EINVAL,
+			"key %s: an integer of %u to %u expected, found %llu", key, low, high,
+			(unsigned long long)v);
+	*ret = (uint32_t)v;
+	return 0;
+}
+
+static int read_float(const struct gguf *g, const char *key, const float *otherwise, double low,
+	double high, float *ret, const struct model_refusal *why)
+{
+	double v;
+	int r;
+
+	r = gguf_get_f64(g, key, &v);
+	if (r == -ENOENT && otherwise) {
+		*ret = *otherwise;
+		return 0;
+	}
+	if (r == -ENOENT)
+		return model_refuse(why, -EINVAL,
+			"key %s: a number of %g to %g expected, found no such key", key, low, high);
+	if (r < 0)
+		return model_refuse(why, -EINVAL,
+			"key %s: a number of %g to %g expected, found another type", key, low,
+			high);
+	if (!(v >= low && v <= high))
+		return model_refuse(why, -EINVAL, "key %s: a number of %g to %g expected, found %g",
+			key, low, high, v);
+	*ret = (float)v;
+	return 0;
+}
+
+/* Keys that are read below, or say nothing about the arithmetic. */
+static const char *const known_keys[] = {
+	PREFIX "attention.head_count",
+	PREFIX "attention.head_count_kv",
+	PREFIX "attention.key_length",
+	PREFIX "attention.layer_norm_rms_epsilon",
+	PREFIX "attention.sliding_window",
+	PREFIX "attention.value_length",
+	PREFIX "block_count",
+	PREFIX "context_length",
+	PREFIX "embedding_length",
+	PREFIX "feed_forward_length",
+	PREFIX "rope.dimension_count",
+	PREFIX "rope.freq_base",
+	PREFIX "rope.scaling.finetuned",
+	PREFIX "rope.scaling.original_context_length",
+	PREFIX "rope.scaling.type",
+	PREFIX "tensor_data_layout",
+	PREFIX "vocab_size",
+};
+
+/* Keys that are accepted with the value that changes nothing. */
+static const struct neutral {
+	const char *key;
+	double value;
+	const char *what;
+} neutral_keys[] = {
+	{PREFIX "attention.causal", 1, "attention that is not causal"},
+	{PREFIX "attention.clamp_kqv", 0, "clamped projections"},
+	{PREFIX "attention.max_alibi_bias", 0, "ALiBi"},
+	{PREFIX "attn_logit_softcapping", 0, "soft-capped attention"},
+	{PREFIX "embedding_scale", 1, "an embedding scale"},
+	{PREFIX "expert_count", 0, "mixture of experts"},
+	{PREFIX "expert_used_count", 0, "mixture of experts"},
+	{PREFIX "final_logit_softcapping", 0, "soft-capped logits"},
+	{PREFIX "logit_scale", 1, "a logit scale"},
+	{PREFIX "residual_scale", 1, "a residual scale"},
+	{PREFIX "rope.scale_linear", 1, "scaled RoPE"},
+	{PREFIX "rope.scaling.attn_factor", 1, "scaled RoPE"},
+	{PREFIX "rope.scaling.factor", 1, "scaled RoPE"},
+	{PREFIX "use_parallel_residual", 0, "parallel residuals"},
+};
+
+static bool is(struct gguf_string s, const char *text)
+{
+	return s.len == strlen(text) && memcmp(s.text, text, s.len) == 0;
+}
+
+static int check_key(const struct gguf *g, struct gguf_string key, const struct model_refusal *why)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(known_keys) / sizeof(*known_keys); i++)
+		if (is(key, known_keys[i]))
+			return 0;
+	for (i = 0; i < sizeof(neutral_keys) / sizeof(*neutral_keys); i++) {
+		const struct neutral *n = &neutral_keys[i];
+		double v;
+		bool b;
+
+		if (!is(key, n->key))
+			continue;
+		if (gguf_get_bool(g, n->key, &b) == 0)
+			v = b;
+		else if (gguf_get_f64(g, n->key, &v) < 0)
+			v = NAN;
+		if (v == n->value)
+			return 0;
+		return model_refuse(why, -ENOTSUP,
+			"key %s: %s is not implemented; %g, which changes nothing, expected",
+			n->key, n->what, n->value);
+	}
+	return model_refuse(why, -ENOTSUP,
+		"key %.*s: zeph does not know what it means, and ignoring it could change every answer",
+		(int)(key.len < 100 ? key.len : 100), key.text);
+}
+
+/* Only unscaled RoPE. */
+static int check_rope_scaling(const struct gguf *g, const struct model_refusal *why)
+{
+	struct gguf_string type;
+	int r;
+
+	r = gguf_get_string(g, PREFIX "rope.scaling.type", &type);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return model_refuse(why, -EINVAL,
+			"key " PREFIX "rope.scaling.type: a string expected, found another type");
+	if (!is(type, "none"))
+		return model_refuse(why, -ENOTSUP,
+			"key " PREFIX
+			"rope.scaling.type: \"none\" expected, found \"%.*s\", which is "
+			"not implemented",
+			(int)(type.len < 40 ? type.len : 40), type.text);
+	return 0;
+}
+
+static int read_attention(
+	const struct gguf *g, struct model_config *c, const struct model_refusal *why)
+{
+	struct attention_shape *a = &c->attention;
+	uint32_t value_length, otherwise;
+	int r;
+
+	r = read_u32(g, PREFIX "attention.head_count", NULL, 1, MODEL_DIM_MAX, &a->n_heads, why);
+	if (r < 0)
+		return r;
+	r = read_u32(g, PREFIX "attention.head_count_kv", &a->n_heads, 1, a->n_heads,
+		&a->n_kv_heads, why);
+	if (r < 0)
+		return r;
+	if (a->n_heads % a->n_kv_heads != 0)
+		return model_refuse(why, -EINVAL,
+			"key " PREFIX
+			"attention.head_count_kv: a divisor of the %u heads expected, "
+			"found %u",
+			a->n_heads, a->n_kv_heads);
+	if (!gguf_has(g, PREFIX "attention.key_length") && c->dim % a->n_heads != 0)
+		return model_refuse(why, -EINVAL,
+			"key " PREFIX "attention.head_count: a divisor of " PREFIX
+			"embedding_length %u expected, found %u",
+			c->dim, a->n_heads);
+	otherwise = c->dim / a->n_heads;
+	r = read_u32(g, PREFIX "attention.key_length", &otherwise, 2, MODEL_DIM_MAX / a->n_heads,
+		&a->head_dim, why);
+	if (r < 0)
+		return r;
+	if (a->head_dim % 2 != 0)
+		return model_refuse(why, -EINVAL,
+			"an even number of elements per head expected, found %u", a->head_dim);
+	otherwise = a->head_dim;
+	r = read_u32(g, PREFIX "attention.value_length", &otherwise, a->head_dim, a->head_dim,
+		&value_length, why);
+	if (r < 0)
+		return r;
+	r = read_u32(
+		g, PREFIX "rope.dimension_count", &otherwise, 2, a->head_dim, &a->rope_dim, why);
+	if (r < 0)
+		return r;
+	if (a->rope_dim % 2 != 0)
+		return model_refuse(why, -EINVAL,
+			"key " PREFIX "rope.dimension_count: an even number expected, found %u",
+			a->rope_dim);
+	/* A GGUF of this architecture has the rows of wq and wk permuted for this layout. */
+	a->rope_layout = ROPE_INTERLEAVED;
+	a->scale = (float)(1 / sqrt((double)a->head_dim));
+	otherwise = 0;
+	return read_u32(
+		g, PREFIX "attention.sliding_window", &otherwise, 0, INT32_MAX, &a->window, why);
+}
+
+/* Files made before the key existed are Mistral-7B-v0.1 and its fine-tune Zephyr-7B-beta, whose
+ * config.json says 4096. A name is compared by its letters and digits alone. */
+static bool had_window(struct gguf_string name)
+{
+	char letters[128];
+	size_t i, n = 0;
+
+	for (i = 0; i < name.len && n < sizeof(letters) - 1; i++) {
+		char ch = name.text[i];
+
+		if (ch >= 'A' && ch <= 'Z')
+			ch = (char)(ch - 'A' + 'a');
+		if ((ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9'))
+			letters[n++] = ch;
+	}
+	letters[n] = '\0';
+	return strstr(letters, "zephyr7bbeta") || strstr(letters, "mistral7bv01");
+}
+
+#define WINDOW_UNNAMED 4096 /* keys */
+
+static int read_window(const struct gguf *g, const struct model_options *options,
+	struct model_config *c, char *note, size_t note_size, const struct model_refusal *why)
+{
+	uint32_t *window = &c->attention.window;
+	struct gguf_string name;
+
+	note[0] = '\0';
+	if (options && options->sliding_window >= 0) {
+		if (options->sliding_window > INT32_MAX)
+			return model_refuse(why, -EINVAL,
+				"model.sliding_window: 0 to %d expected, found %lld", INT32_MAX,
+				(long long)options->sliding_window);
+		if (*window != (uint32_t)options->sliding_window)
+			snprintf(note, note_size,
+				"sliding window %lld by model.sliding_window (the file says %u; 0 is none)",
+				(long long)options->sliding_window, *window);
+		*window = (uint32_t)options->sliding_window;
+		return 0;
+	}
+	if (!gguf_has(g, PREFIX "attention.sliding_window") &&
+		gguf_get_string(g, "general.name", &name) == 0 && had_window(name)) {
+		*window = WINDOW_UNNAMED;
+		snprintf(note, note_size,
+			"sliding window %u by the model's name; the file has no " PREFIX
+			"attention.sliding_window",
+			*window);
+	}
+	return 0;
+}
+
+int model_config_read(const struct gguf *g, const struct model_options *options,
+	struct model_config *ret, char *note, size_t note_size, const struct model_refusal *why)
+{
+	const float theta = 10000;
+	struct model_config c = {.architecture = ARCHITECTURE};
+	struct gguf_string s;
+	size_t i;
+	int r;
+
+	r = gguf_get_string(g, "general.architecture", &s);
+	if (r < 0)
+		return model_refuse(why, -EINVAL,
+			"key general.architecture: a string expected, found %s",
+			r == -ENOENT ? "no such key" : "another type");
+	if (!is(s, ARCHITECTURE))
+		return model_refuse(why, -ENOTSUP,
+			"key general.architecture: \"" ARCHITECTURE
+			"\" expected, found \"%.*s\", which is not implemented",
+			(int)(s.len < 40 ? s.len : 40), s.text);
+	for (i = 0; i < gguf_n_keys(g); i++) {
+		s = gguf_key_at(g, i);
+		if (s.len < strlen(PREFIX) || memcmp(s.text, PREFIX, strlen(PREFIX)) != 0)
+			continue;
+		r = check_key(g, s, why);
+		if (r < 0)
+			return r;
+	}
+	r = check_rope_scaling(g, why);
+	if (r < 0)
+		return r;
+
+	if ((r = read_u32(g, PREFIX "block_count", NULL, 1, MODEL_LAYERS_MAX, &c.n_layers, why)) <
+			0 ||
+		(r = read_u32(g, PREFIX "embedding_length", NULL, 1, MODEL_DIM_MAX, &c.dim, why)) <
+			0 ||
+		(r = read_u32(g, PREFIX "feed_forward_length", NULL, 1, MODEL_DIM_MAX, &c.ffn_dim,
+			 why)) < 0 ||
+		(r = read_u32(g, PREFIX "context_length", NULL, 1, MODEL_CONTEXT_MAX, &c.context,
+			 why)) < 0 ||
+		(r = read_float(g, PREFIX "attention.layer_norm_rms_epsilon", NULL, 1e-12, 1,
+			 &c.rms_eps, why)) < 0 ||
+		(r = read_float(g, PREFIX "rope.freq_base", &theta, 1, 1e12, &c.rope_theta, why)) <
+			0 ||
+		(r = read_attention(g, &c, why)) < 0 ||
+		(r = read_window(g, options, &c, note, note_size, why)) < 0)
+		return r;
+	*ret = c;
+	return 0;
+}
+
+int model_defaults_read(
+	const struct gguf *g, struct model_defaults *ret, const struct model_refusal *why)
+{
+	const float none = NAN;
+	const uint32_t zero = 0;
+	struct model_defaults d;
+	int r;
+
+	if ((r = read_float(g, "general.sampling.temp", &none, 0, 100, &d.temperature, why)) < 0 ||
+		(r = read_float(g, "general.sampling.top_p", &none, 0, 1, &d.top_p, why)) < 0 ||
+		(r = read_float(g, "general.sampling.penalty_repeat", &none, 1e-3, 1e3,
+			 &d.repetition_penalty, why)) < 0 ||
+		(r = read_u32(g, "general.sampling.top_k", &zero, 0, MODEL_VOCAB_MAX, &d.top_k,
+			 why)) < 0)
+		return r;
+	*ret = d;
+	return 0;
+}
