@@ -91,7 +91,7 @@ def logits(build, model, directory, tokens, *options):
     """[n, vocab] f32 of one pass over the tokens, with no daemon between."""
     tokens_path, out = directory / "tokens", directory / "logits"
     numpy.asarray(tokens, "<u4").tofile(tokens_path)
-    subprocess.run([build / "tests" / "zeph-logits", "--model", model, "--tokens", tokens_path,
+    subprocess.run([build / "tests" / "tool" / "zeph-logits", "--model", model, "--tokens", tokens_path,
                     "--out", out, *options], check=True, timeout=1200)
     values = numpy.fromfile(out, "<f4").reshape(len(tokens), -1)
     os.unlink(out)
