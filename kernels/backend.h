@@ -104,6 +104,7 @@ struct backend_ops {
 	int (*weight_put)(struct backend *b, const struct tensor *t, struct weight **ret);
 	void (*weight_free)(struct backend *b, struct weight *w); /* accepts NULL */
 	size_t (*weight_bytes)(const struct weight *w);           /* resident bytes */
+	uint32_t (*weight_rows)(const struct weight *w);          /* as in the tensor */
 
 	int (*buffer_new)(
 		struct backend *b, size_t n_floats, float **ret); /* 64-byte aligned, zeroed */
