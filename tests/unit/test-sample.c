@@ -48,7 +48,7 @@ static uint32_t counts_of(const json_t *row, struct sample_count *counts)
 
 static void survivors_and_probabilities_are_transformers(void **state)
 {
-	json_t *golden = json_load_file(ZEPH_GOLDEN "/sampling.json", 0, NULL);
+	json_t *golden = json_load_file(GOLDEN_DIR "/sampling.json", 0, NULL);
 	struct sampler *s = sampler_new();
 	size_t i;
 	json_t *g;
