@@ -1,5 +1,5 @@
-/* zeph-quants TYPE quantize|dequantize: f32 numbers to blocks, or blocks to f32 numbers, standard input to
- * standard output as one row: what the package gguf is compared with. */
+/* zeph-quants TYPE quantize|dequantize: f32 numbers to blocks, or blocks to f32 numbers, standard
+ * input to standard output as one row: what the package gguf is compared with. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
