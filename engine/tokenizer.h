@@ -28,9 +28,11 @@ struct token_list {
 void token_list_done(struct token_list *l); /* frees and zeroes; accepts an empty one */
 
 enum {
-	TOKENIZE_BOS = 1 << 0, /* put BOS in front, whatever the model's add_bos says */
-	TOKENIZE_MODEL =
-		1 << 1, /* put the special tokens around that the model adds (add_bos, add_eos) */
+	TOKENIZE_BOS = 1 << 0,   /* put BOS in front, whatever the model's add_bos says */
+	TOKENIZE_MODEL = 1 << 1, /* put the special tokens around that the model adds (add_bos,
+				    add_eos); no second BOS where trusted text begins with it */
+	TOKENIZE_INTERPRET =
+		1 << 2, /* without pcre2's JIT, as where memory may not become executable */
 };
 
 enum {
