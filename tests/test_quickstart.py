@@ -52,7 +52,7 @@ def bare(tmp_path):
     """A PATH with a few tools and nothing of Debian's packaging, nor sudo."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("bash", "env", "id", "mktemp", "rm", "tail", "cat", "dirname", "true"):
+    for name in ("bash", "env", "id", "mktemp", "rm", "tail", "cat", "dirname", "sort", "true"):
         (folder / name).symlink_to(shutil.which(name))
     return folder
 
