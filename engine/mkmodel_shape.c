@@ -1,0 +1,238 @@
+/* Which tensors a random model has, of which types, with what in them. */
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "engine/mkmodel.h"
+
+static const struct mkmodel_shape shapes[] = {
+	{"tiny", 2, 64, 256, 4, 2, 512, 2048, 0, 10000, false, MKMODEL_BYTE_BPE, "chatml"},
+	{"mistral-tiny", 4, 256, 512, 8, 2, 1024, 2048, 64, 10000, false, MKMODEL_SENTENCEPIECE,
+		"zephyr"},
+	{"smollm2-135m", 30, 576, 1536, 9, 3, 49152, 8192, 0, 100000, true, MKMODEL_BYTE_BPE,
+		"chatml"},
+	{"zephyr-7b", 32, 4096, 14336, 32, 8, 32000, 32768, 4096, 10000, false,
+		MKMODEL_SENTENCEPIECE, "zephyr"},
+};
+
+const struct mkmodel_shape *mkmodel_shape(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(shapes) / sizeof(*shapes); i++)
+		if (strcmp(name, shapes[i].name) == 0)
+			return &shapes[i];
+	return NULL;
+}
+
+const char *mkmodel_shape_names(void)
+{
+	return "tiny, mistral-tiny, smollm2-135m, zephyr-7b";
+}
+
+/* The list under construction. */
+struct plan {
+	const struct mkmodel_options *options;
+	struct gguf_writer *writer;
+	struct mkmodel_tensor *tensors;
+	size_t n;
+	bool mixed;       /* q4_k_m */
+	enum dtype dtype; /* of all matrices where not mixed */
+};
+
+/* llama.cpp's Q4_K_M gives Q6_K to the output (to the embedding where that is the output), and in
+ * the first eighth of the layers, the last eighth and every third between, to attn_v and ffn_down.
+ */
+static bool more_bits(uint32_t layer, uint32_t n)
+{
+	return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+}
+
+/* A K type needs rows of a multiple of 256. Where they are not, the next larger type with blocks of
+ * 32 stands in: ggml's choice, but for Q2_K and Q3_K, where that is IQ4_NL. */
+static enum dtype fit(const struct plan *p, const char *name, enum dtype wanted, uint32_t cols)
+{
+	enum dtype got;
+	char sentence[160];
+
+	if (cols % dtype_info(wanted)->block_elements == 0)
+		return wanted;
+	switch (wanted) {
+	case DTYPE_Q2_K:
+	case DTYPE_Q3_K: got = DTYPE_Q4_0; break;
+	case DTYPE_Q4_K: got = DTYPE_Q5_0; break;
+	case DTYPE_Q5_K: got = DTYPE_Q5_1; break;
+	case DTYPE_Q6_K: got = DTYPE_Q8_0; break;
+	default: got = DTYPE_F16; break;
+	}
+	if (cols % dtype_info(got)->block_elements != 0)
+		got = DTYPE_F16;
+	if (p->options->note) {
+		snprintf(sentence, sizeof(sentence),
+			"%s: rows of %u elements are no multiple of %u, so %s stands in for %s",
+			name, cols, dtype_info(wanted)->block_elements, dtype_info(got)->name,
+			dtype_info(wanted)->name);
+		p->options->note(p->options->userdata, sentence);
+	}
+	return got;
+}
+
+static void plan_matrix(struct plan *p, const char *name, uint32_t rows, uint32_t cols,
+	float spread, bool important)
+{
+	enum dtype wanted = !p->mixed ? p->dtype : important ? DTYPE_Q6_K : DTYPE_Q4_K;
+	struct mkmodel_tensor *t = &p->tensors[p->n++];
+	const uint64_t dims[2] = {cols, rows};
+
+	t->dtype = fit(p, name, wanted, cols);
+	t->rows = rows;
+	t->cols = cols;
+	t->mean = 0;
+	t->spread = spread;
+	(void)dtype_row_bytes(t->dtype, cols, &t->row_bytes);
+	t->offset = gguf_write_tensor(p->writer, name, t->dtype, 2, dims);
+}
+
+/* Norm weights near 1, but not 1: forgetting one shows. */
+static void plan_norm(struct plan *p, const char *name, uint32_t cols)
+{
+	struct mkmodel_tensor *t = &p->tensors[p->n++];
+	const uint64_t dims[1] = {cols};
+
+	*t = (struct mkmodel_tensor){DTYPE_F32, 1, cols, 1, 0.1f, 0, cols * sizeof(float)};
+	t->offset = gguf_write_tensor(p->writer, name, t->dtype, 1, dims);
+}
+
+/* 2 / sqrt(fan_in): with weights of this size a fault in any operation moves the logits. */
+static float spread(uint32_t fan_in)
+{
+	return 2 / sqrtf((float)fan_in);
+}
+
+static void plan_layer(struct plan *p, uint32_t layer)
+{
+	const struct mkmodel_shape *s = p->options->shape;
+	const uint32_t kv_dim = s->dim / s->n_heads * s->n_kv_heads;
+	const bool more = more_bits(layer, s->n_layers);
+	char name[64];
+
+#define NAME(suffix) (snprintf(name, sizeof(name), "blk.%u." suffix ".weight", layer), name)
+	plan_norm(p, NAME("attn_norm"), s->dim);
+	plan_matrix(p, NAME("attn_q"), s->dim, s->dim, spread(s->dim), false);
+	plan_matrix(p, NAME("attn_k"), kv_dim, s->dim, spread(s->dim), false);
+	plan_matrix(p, NAME("attn_v"), kv_dim, s->dim, spread(s->dim), more);
+	plan_matrix(p, NAME("attn_output"), s->dim, s->dim, spread(s->dim), false);
+	plan_norm(p, NAME("ffn_norm"), s->dim);
+	plan_matrix(p, NAME("ffn_gate"), s->ffn_dim, s->dim, spread(s->dim), false);
+	plan_matrix(p, NAME("ffn_up"), s->ffn_dim, s->dim, spread(s->dim), false);
+	plan_matrix(p, NAME("ffn_down"), s->dim, s->ffn_dim, spread(s->ffn_dim), more);
+#undef NAME
+}
+
+/* general.file_type as ggml numbers it. */
+static uint32_t file_type(const struct plan *p)
+{
+	static const uint32_t numbers[DTYPE_COUNT] = {
+		[DTYPE_F32] = 0,
+		[DTYPE_F16] = 1,
+		[DTYPE_Q4_0] = 2,
+		[DTYPE_Q4_1] = 3,
+		[DTYPE_Q8_0] = 7,
+		[DTYPE_Q5_0] = 8,
+		[DTYPE_Q5_1] = 9,
+		[DTYPE_Q2_K] = 10,
+		[DTYPE_Q3_K] = 12,
+		[DTYPE_Q4_K] = 14,
+		[DTYPE_Q5_K] = 16,
+		[DTYPE_Q6_K] = 18,
+		[DTYPE_BF16] = 32,
+	};
+
+	return p->mixed ? 15 : numbers[p->dtype];
+}
+
+static void write_metadata(struct plan *p)
+{
+	const struct mkmodel_shape *s = p->options->shape;
+	struct gguf_writer *w = p->writer;
+	char name[128];
+
+	snprintf(name, sizeof(name), "random %s %s, seed %llu", s->name, p->options->type,
+		(unsigned long long)p->options->seed);
+	gguf_write_string(w, "general.architecture", "llama", 5);
+	gguf_write_string(w, "general.type", "model", 5);
+	gguf_write_string(w, "general.name", name, strlen(name));
+	gguf_write_u32(w, "general.file_type", file_type(p));
+	gguf_write_u32(w, "general.quantization_version", 2);
+	gguf_write_u32(w, "llama.block_count", s->n_layers);
+	gguf_write_u32(w, "llama.context_length", s->context);
+	gguf_write_u32(w, "llama.embedding_length", s->dim);
+	gguf_write_u32(w, "llama.feed_forward_length", s->ffn_dim);
+	gguf_write_u32(w, "llama.attention.head_count", s->n_heads);
+	gguf_write_u32(w, "llama.attention.head_count_kv", s->n_kv_heads);
+	gguf_write_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+	if (s->window)
+		gguf_write_u32(w, "llama.attention.sliding_window", s->window);
+	gguf_write_f32(w, "llama.rope.freq_base", s->rope_theta);
+	gguf_write_u32(w, "llama.rope.dimension_count", s->dim / s->n_heads);
+	gguf_write_u32(w, "llama.vocab_size", s->vocab);
+}
+
+__attribute__((format(printf, 4, 5))) static int fail(
+	char *error, size_t size, int r, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(error, size, format, args);
+	va_end(args);
+	return r;
+}
+
+int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t error_size)
+{
+	const struct mkmodel_shape *s = o->shape;
+	struct plan p = {.options = o};
+	uint32_t i;
+	int r, dtype;
+
+	p.mixed = strcasecmp(o->type, "q4_k_m") == 0;
+	dtype = p.mixed ? DTYPE_Q4_K : dtype_from_name(o->type);
+	if (dtype < 0)
+		return fail(error, error_size, -EINVAL,
+			"type \"%s\" is none of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, "
+			"q3_k, q4_k, q5_k, q6_k, q4_k_m",
+			o->type);
+	p.dtype = (enum dtype)dtype;
+	p.writer = gguf_writer_new();
+	p.tensors = calloc(3 + 9 * (size_t)s->n_layers, sizeof(*p.tensors));
+	if (!p.writer || !p.tensors) {
+		r = fail(error, error_size, -ENOMEM, "no memory");
+		goto out;
+	}
+	write_metadata(&p);
+	r = mkmodel_write_vocabulary(p.writer, s);
+	if (r < 0) {
+		fail(error, error_size, r, "the vocabulary: %s", strerror(-r));
+		goto out;
+	}
+	plan_matrix(&p, "token_embd.weight", s->vocab, s->dim, 1, s->tied);
+	for (i = 0; i < s->n_layers; i++)
+		plan_layer(&p, i);
+	plan_norm(&p, "output_norm.weight", s->dim);
+	if (!s->tied)
+		plan_matrix(&p, "output.weight", s->vocab, s->dim, spread(s->dim), true);
+	r = gguf_writer_begin(p.writer, fd);
+	if (r == 0)
+		r = mkmodel_fill(p.writer, p.tensors, p.n, o);
+	if (r < 0)
+		fail(error, error_size, r, "writing the model: %s", strerror(-r));
+out:
+	free(p.tensors);
+	gguf_writer_free(p.writer);
+	return r;
+}
