@@ -15,7 +15,8 @@
 #define TEMPLATE_BYTES_MAX   262144      /* bytes of a chat template's source */
 #define TEMPLATE_STEPS_MAX   1000000     /* evaluation steps of one rendering */
 #define TEMPLATE_OUTPUT_BYTES_MAX                                                                  \
-	(16u << 20)            /* bytes of one rendering, intermediate strings included */
-#define TEMPLATE_DEPTH_MAX 64  /* nesting of blocks, expressions and macro calls */
-#define STOP_TEXTS_MAX     16  /* stop strings of a request */
-#define STOP_BYTES_MAX     256 /* bytes of one stop string */
+	(16u << 20) /* bytes of one rendering, intermediate strings included */
+#define TEMPLATE_MEMORY_BYTES_MAX (128u << 20) /* bytes of one compilation or rendering */
+#define TEMPLATE_DEPTH_MAX        128          /* nesting of blocks, expressions and macro calls */
+#define STOP_TEXTS_MAX            16           /* stop strings of a request */
+#define STOP_BYTES_MAX            256          /* bytes of one stop string */

@@ -1,0 +1,136 @@
+/* Renders chat templates for the tests: one JSON object a line in, one out.
+ *
+ * In:  {"template": text | "builtin": name, "messages": [{"role", "content"}], "bos", "eos",
+ *       "add_generation_prompt": bool}
+ * Out: {"text", "spans": [[bytes, trusted], …]}
+ *      {"error": sentence, "code": errno's name, "stage": "compile" or "render"} */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "engine/template.h"
+
+static const char *code_name(int r)
+{
+	switch (-r) {
+	case EINVAL: return "EINVAL";
+	case ENOEXEC: return "ENOEXEC";
+	case ENOTSUP: return "ENOTSUP";
+	case ENOENT: return "ENOENT";
+	case E2BIG: return "E2BIG";
+	case ENOMEM: return "ENOMEM";
+	default: return "?";
+	}
+}
+
+static const char *text_of(const json_t *request, const char *key)
+{
+	const char *text = json_string_value(json_object_get(request, key));
+
+	return text ? text : "";
+}
+
+static json_t *failed(int r, const char *error, const char *stage)
+{
+	char valid[600];
+	json_t *out = json_object();
+
+	snprintf(valid, sizeof(valid), "%s", error);
+	json_object_set_new(out, "error", json_string(valid));
+	if (!json_object_get(out, "error"))
+		json_object_set_new(out, "error", json_string("(not UTF-8)"));
+	json_object_set_new(out, "code", json_string(code_name(r)));
+	json_object_set_new(out, "stage", json_string(stage));
+	return out;
+}
+
+static json_t *rendered(const struct rendering *r)
+{
+	json_t *out = json_object(), *spans = json_array();
+	size_t i;
+
+	/* json_stringn refuses what is not UTF-8: then the bytes stand as numbers. */
+	json_t *text = json_stringn(r->text, r->len);
+
+	if (!text) {
+		text = json_array();
+		for (i = 0; i < r->len; i++)
+			json_array_append_new(text, json_integer((unsigned char)r->text[i]));
+	}
+	for (i = 0; i < r->n_spans; i++)
+		json_array_append_new(spans,
+			json_pack("[I, b]", (json_int_t)r->spans[i].len, r->spans[i].trusted));
+	json_object_set_new(out, "text", text);
+	json_object_set_new(out, "spans", spans);
+	return out;
+}
+
+static json_t *answer(const json_t *request)
+{
+	const json_t *messages = json_object_get(request, "messages");
+	const json_t *source = json_object_get(request, "template");
+	size_t n = json_array_size(messages), i;
+	struct chat_message *list = calloc(n + 1, sizeof(*list));
+	struct template *t = NULL;
+	struct rendering rendering = {0};
+	char error[512] = "";
+	json_t *out;
+	int r;
+
+	if (source)
+		r = template_new(json_string_value(source), json_string_length(source),
+			text_of(request, "bos"), text_of(request, "eos"), &t, error, sizeof(error));
+	else
+		r = template_new_builtin(text_of(request, "builtin"), text_of(request, "bos"),
+			text_of(request, "eos"), &t, error, sizeof(error));
+	if (r < 0) {
+		free(list);
+		return failed(r, error, "compile");
+	}
+	for (i = 0; i < n; i++) {
+		const json_t *role = json_object_get(json_array_get(messages, i), "role");
+		const json_t *content = json_object_get(json_array_get(messages, i), "content");
+
+		list[i] = (struct chat_message){.role = json_string_value(role),
+			.role_len = json_string_length(role),
+			.content = json_string_value(content),
+			.content_len = json_string_length(content)};
+	}
+	r = template_render(t, list, n,
+		json_is_true(json_object_get(request, "add_generation_prompt")), &rendering, error,
+		sizeof(error));
+	out = r < 0 ? failed(r, error, "render") : rendered(&rendering);
+	rendering_done(&rendering);
+	template_free(t);
+	free(list);
+	return out;
+}
+
+int main(void)
+{
+	char *line = NULL;
+	size_t capacity = 0;
+	ssize_t n;
+
+	while ((n = getline(&line, &capacity, stdin)) > 0) {
+		json_error_t e;
+		json_t *request = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, &e), *out;
+
+		if (!request) {
+			fprintf(stderr, "zeph-template: %s\n", e.text);
+			free(line);
+			return 2;
+		}
+		out = answer(request);
+		json_dumpf(out, stdout, JSON_COMPACT);
+		putchar('\n');
+		fflush(stdout);
+		json_decref(out);
+		json_decref(request);
+	}
+	free(line);
+	return 0;
+}
