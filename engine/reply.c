@@ -81,24 +81,28 @@ static int hold(struct reply *r, uint64_t job, int32_t token, const struct sampl
 	return 0;
 }
 
-/* The first complete stop text: its start, or SIZE_MAX. Of those that start together the first
- * listed. */
+/* The stop text that is complete first, byte by byte, so that it does not matter how tokens cut the
+ * text; of those that end together the longest. Returns where it starts, or SIZE_MAX. */
 static size_t find_stop(const struct reply *r, int32_t *ret_stop)
 {
-	size_t first = SIZE_MAX;
+	size_t first_end = SIZE_MAX, start = SIZE_MAX;
 
 	for (uint32_t i = 0; i < r->n_stops; i++) {
+		const struct stop_text *s = &r->stops[i];
 		const char *at;
+		size_t end;
 
-		if (r->stops[i].len == 0 || r->n_bytes < r->stops[i].len)
+		at = s->len > 0 ? memmem(r->bytes, r->n_bytes, s->text, s->len) : NULL;
+		if (!at)
 			continue;
-		at = memmem(r->bytes, r->n_bytes, r->stops[i].text, r->stops[i].len);
-		if (at && (size_t)(at - r->bytes) < first) {
-			first = (size_t)(at - r->bytes);
+		end = (size_t)(at - r->bytes) + s->len;
+		if (end < first_end || (end == first_end && end - s->len < start)) {
+			first_end = end;
+			start = end - s->len;
 			*ret_stop = (int32_t)i;
 		}
 	}
-	return first;
+	return start;
 }
 
 /* How many of the held bytes can neither begin a stop text nor be an unfinished character. */
