@@ -1,1 +1,177 @@
-#include "kernels/backend.h"
+/* The CPU backend: finds the processor's best instruction set, owns the thread pool and the
+ * scratch memory, and fills the table of operations. The operations are in the files named in
+ * cpu.h, their inner loops in the isa_*.c. */
+#include "kernels/cpu/cpu.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/host.h"
+
+/* The best table that processor and ZEPH_ISA allow. */
+static struct cpu_isa isa_choose(void)
+{
+	struct cpu_isa best = cpu_isa_generic;
+#ifdef ZEPH_X86
+	const char *most = getenv("ZEPH_ISA");
+	const bool any = !most || most[0] == '\0' || strcmp(most, "avx512") == 0;
+
+	__builtin_cpu_init();
+	if ((any || strcmp(most, "avx2") == 0) && __builtin_cpu_supports("avx2") &&
+		__builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+		best = cpu_isa_avx2;
+	if (any && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+		__builtin_cpu_supports("avx512vnni")) {
+		best = cpu_isa_avx512;
+		if (__builtin_cpu_supports("avx512bf16"))
+			best.matmul_bf16 = matmul_bf16_avx512;
+	}
+#endif
+	return best;
+}
+
+static void cpu_free(struct backend *b)
+{
+	struct cpu *cpu = cpu_of(b);
+
+	if (!cpu)
+		return;
+	pool_free(cpu->pool);
+	if (cpu->samplers)
+		for (uint32_t i = 0; i < cpu->threads; i++)
+			sampler_free(cpu->samplers[i]);
+	free(cpu->samplers);
+	cpu_memory_free(cpu->arena, cpu->arena_bytes);
+	cpu_memory_free(cpu->scratch, cpu->scratch_bytes * cpu->threads);
+	free(cpu);
+}
+
+/* A buffer's size stands in the 64 bytes before it. */
+static int cpu_buffer_new(struct backend *b, size_t n_floats, float **ret)
+{
+	size_t bytes;
+	uint8_t *p;
+
+	if (__builtin_mul_overflow(n_floats, sizeof(float), &bytes) ||
+		__builtin_add_overflow(bytes, (size_t)64, &bytes))
+		return cpu_no_memory(cpu_of(b), "a buffer", SIZE_MAX);
+	p = cpu_memory_new(bytes);
+	if (!p)
+		return cpu_no_memory(cpu_of(b), "a buffer", bytes);
+	memcpy(p, &bytes, sizeof(bytes));
+	*ret = (float *)(void *)(p + 64);
+	return 0;
+}
+
+static void cpu_buffer_free(struct backend *b, float *buffer)
+{
+	uint8_t *p;
+	size_t bytes;
+
+	(void)b;
+	if (!buffer)
+		return;
+	p = (uint8_t *)buffer - 64;
+	memcpy(&bytes, p, sizeof(bytes));
+	cpu_memory_free(p, bytes);
+}
+
+static int cpu_buffer_read(struct backend *b, const float *buffer, float *host, size_t n_floats)
+{
+	(void)b;
+	memcpy(host, buffer, n_floats * sizeof(float));
+	return 0;
+}
+
+static int cpu_buffer_write(struct backend *b, float *buffer, const float *host, size_t n_floats)
+{
+	(void)b;
+	memcpy(buffer, host, n_floats * sizeof(float));
+	return 0;
+}
+
+/* Nothing to prepare: every operation is given the batch that it needs. */
+static int cpu_batch_begin(struct backend *b, const struct batch *batch)
+{
+	(void)b;
+	(void)batch;
+	return 0;
+}
+
+/* Operations are done when they return. */
+static int cpu_sync(struct backend *b)
+{
+	(void)b;
+	return 0;
+}
+
+static const struct backend_ops cpu_ops = {
+	.name = "cpu",
+	.free = cpu_free,
+	.weight_put = cpu_weight_put,
+	.weight_free = cpu_weight_free,
+	.weight_bytes = cpu_weight_bytes,
+	.weight_rows = cpu_weight_rows,
+	.buffer_new = cpu_buffer_new,
+	.buffer_free = cpu_buffer_free,
+	.buffer_read = cpu_buffer_read,
+	.buffer_write = cpu_buffer_write,
+	.kv_new = cpu_kv_new,
+	.kv_free = cpu_kv_free,
+	.kv_zero = cpu_kv_zero,
+	.kv_read = cpu_kv_read,
+	.batch_begin = cpu_batch_begin,
+	.embed = cpu_embed,
+	.rmsnorm = cpu_rmsnorm,
+	.matmul = cpu_matmul,
+	.rope_kv = cpu_rope_kv,
+	.attention = cpu_attention,
+	.swiglu = cpu_swiglu,
+	.add = cpu_add,
+	.gather = cpu_gather,
+	.sample = cpu_sample,
+	.sync = cpu_sync,
+	.qkv = cpu_qkv,
+	.gate_up = cpu_gate_up,
+	.matmul_add = cpu_matmul_add,
+};
+
+int backend_new_cpu(uint32_t threads, enum activations activations, struct backend **ret)
+{
+	struct cpu *cpu = calloc(1, sizeof(*cpu));
+	int r;
+
+	if (!cpu)
+		return -ENOMEM;
+	cpu->base.ops = &cpu_ops;
+	cpu->isa = isa_choose();
+	cpu->activations = activations;
+	r = pool_new(threads, &cpu->pool);
+	if (r < 0) {
+		free(cpu);
+		return r;
+	}
+	cpu->threads = pool_threads(cpu->pool);
+	cpu->samplers = calloc(cpu->threads, sizeof(*cpu->samplers));
+	for (uint32_t i = 0; cpu->samplers && i < cpu->threads; i++) {
+		cpu->samplers[i] = sampler_new();
+		if (!cpu->samplers[i]) {
+			cpu_free(&cpu->base);
+			return -ENOMEM;
+		}
+	}
+	if (!cpu->samplers) {
+		cpu_free(&cpu->base);
+		return -ENOMEM;
+	}
+	cpu->base.device.kind = "cpu";
+	host_describe(&cpu->base.device);
+	snprintf(cpu->base.device.isa, sizeof(cpu->base.device.isa), "%s", cpu->isa.name);
+	cpu->base.device.threads = cpu->threads;
+	*ret = &cpu->base;
+	return 0;
+}

@@ -1,0 +1,15 @@
+/* The kernels in AVX-512 F, BW, DQ, VL and VNNI. */
+#include "kernels/cpu/isa.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/lanes_avx512.h"
+
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/kernel_quants.h"
+#include "kernels/cpu/kernel_float.h"
+#include "kernels/cpu/kernel_rows.h"
+#include "kernels/cpu/kernel_attention.h"
+
+#include "kernels/cpu/isa_table.h"

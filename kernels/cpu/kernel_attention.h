@@ -1,0 +1,186 @@
+/* Attention over one block of 128 positions, and the merge of two blocks.
+ *
+ * Keys stand [head_dim][16 positions], so the lanes of a score vector are positions and a sum runs
+ * over ascending elements; values stand [position][padded_dim], lanes are elements and a sum runs
+ * over ascending positions. A query's sums take in exactly the positions that it sees: what else
+ * the tile's queries see, or what stale memory holds, leaves no trace. */
+
+LANE struct vf kv_load(const int kind, const uint8_t *p, size_t element)
+{
+	if (kind == KIND_F32)
+		return vf_load((const float *)(const void *)p + element);
+	if (kind == KIND_F16)
+		return vf_load_f16((const uint16_t *)(const void *)p + element);
+	return vf_load_bf16((const uint16_t *)(const void *)p + element);
+}
+
+/* p [nc][128] at this page = scale x queries [head_dim][nc] x keys [head_dim][16] */
+LANE void score_tile(const int kind, const int nc, const uint8_t *keys, const float *q,
+	uint32_t head_dim, float scale, float *p)
+{
+	struct vf acc[TILE_COLS];
+
+	for (int c = 0; c < nc; c++)
+		acc[c] = vf_set1(0);
+	for (uint32_t d = 0; d < head_dim; d++, q += nc) {
+		const struct vf k = kv_load(kind, keys, (size_t)d * 16);
+
+#pragma GCC unroll 8
+		for (int c = 0; c < nc; c++)
+			acc[c] = vf_fma(k, vf_set1(q[c]), acc[c]);
+	}
+	for (int c = 0; c < nc; c++)
+		vf_store(p + 128 * c, vf_mul(acc[c], vf_set1(scale)));
+}
+
+#define SCORE_CASE(nc)                                                                             \
+	case nc: score_tile(kind, nc, a->k[page], q, a->head_dim, a->scale, p); break;
+
+LANE void scores(const int kind, const struct cpu_attend *a)
+{
+	for (uint32_t c0 = 0; c0 < a->n; c0 += TILE_COLS) {
+		const float *q = a->q + (size_t)c0 * a->head_dim;
+
+		for (uint32_t page = 0; page < 8; page++) {
+			float *p = a->p + (size_t)c0 * 128 + 16 * page;
+
+			if (!a->k[page])
+				continue;
+			switch (a->n - c0 < TILE_COLS ? a->n - c0 : TILE_COLS) {
+				EACH_TILE(SCORE_CASE)
+			}
+		}
+	}
+}
+
+/* Scores to exponentials, their maximum and their sum. */
+LANE void soften(const struct cpu_attend *a, uint32_t c)
+{
+	const uint32_t lo = a->lo[c], hi = a->hi[c];
+	float *p = a->p + (size_t)c * 128;
+	struct vf top = vf_set1(-INFINITY), sum = vf_set1(0);
+
+	for (uint32_t at = lo / 16 * 16; at < hi; at += 16)
+		top = vf_max(vf_window(vf_load(p + at), at, lo, hi, -INFINITY), top);
+	a->max[c] = vf_top(top);
+	top = vf_set1(a->max[c]);
+	for (uint32_t at = lo / 16 * 16; at < hi; at += 16) {
+		const struct vf e = vf_window(vf_exp(vf_sub(vf_load(p + at), top)), at, lo, hi, 0);
+
+		vf_store(p + at, e);
+		sum = vf_add(sum, e);
+	}
+	a->sum[c] = vf_sum(sum);
+}
+
+/* out [nq][16 nd] at element d += p [nq][begin … end) x values */
+LANE void value_tile(const int kind, const int nd, const int nq, const struct cpu_attend *a,
+	uint32_t c0, uint32_t begin, uint32_t end, uint32_t d)
+{
+	const float *p = a->p + (size_t)c0 * 128;
+	float *out = a->out + (size_t)c0 * a->padded_dim + d;
+	struct vf acc[TILE_HEADS][TILE_DIMS];
+
+	for (int c = 0; c < nq; c++)
+		for (int i = 0; i < nd; i++)
+			acc[c][i] = vf_load(out + (size_t)c * a->padded_dim + 16 * i);
+	for (uint32_t at = begin; at < end; at++) {
+		const uint8_t *v = a->v[at / 16];
+		const size_t element = (size_t)(at % 16) * a->padded_dim + d;
+
+#pragma GCC unroll 4
+		for (int i = 0; i < nd; i++) {
+			const struct vf x = kv_load(kind, v, element + 16 * (size_t)i);
+
+#pragma GCC unroll 4
+			for (int c = 0; c < nq; c++)
+				acc[c][i] = vf_fma(vf_set1(p[128 * c + at]), x, acc[c][i]);
+		}
+	}
+	for (int c = 0; c < nq; c++)
+		for (int i = 0; i < nd; i++)
+			vf_store(out + (size_t)c * a->padded_dim + 16 * i, acc[c][i]);
+}
+
+LANE void values(const int kind, const int nq, const struct cpu_attend *a, uint32_t c0,
+	uint32_t begin, uint32_t end)
+{
+	uint32_t d = 0;
+
+	if (begin >= end)
+		return;
+	for (; a->padded_dim - d >= 16 * TILE_DIMS; d += 16 * TILE_DIMS)
+		value_tile(kind, TILE_DIMS, nq, a, c0, begin, end, d);
+	for (; d < a->padded_dim; d += 16)
+		value_tile(kind, 1, nq, a, c0, begin, end, d);
+}
+
+/* Together over the positions that all see, each alone before and after them. */
+LANE void values_shared(const int kind, const struct cpu_attend *a, uint32_t c0)
+{
+	uint32_t lo = 0, hi = 128;
+
+	for (uint32_t c = c0; c < c0 + TILE_HEADS; c++) {
+		lo = a->lo[c] > lo ? a->lo[c] : lo;
+		hi = a->hi[c] < hi ? a->hi[c] : hi;
+	}
+	if (lo >= hi)
+		lo = hi = 128;
+	for (uint32_t c = c0; c < c0 + TILE_HEADS; c++)
+		values(kind, 1, a, c, a->lo[c], a->hi[c] < lo ? a->hi[c] : lo);
+	values(kind, TILE_HEADS, a, c0, lo, hi);
+	if (hi < 128)
+		for (uint32_t c = c0; c < c0 + TILE_HEADS; c++)
+			values(kind, 1, a, c, hi, a->hi[c]);
+}
+
+LANE void attend_kind(const int kind, const struct cpu_attend *a)
+{
+	uint32_t c = 0;
+
+	scores(kind, a);
+	for (uint32_t i = 0; i < a->n; i++)
+		soften(a, i);
+	memset(a->out, 0, (size_t)a->n * a->padded_dim * sizeof(float));
+	for (; a->n - c >= TILE_HEADS; c += TILE_HEADS)
+		values_shared(kind, a, c);
+	for (; c < a->n; c++)
+		values(kind, 1, a, c, a->lo[c], a->hi[c]);
+}
+
+static void attend(const struct cpu_attend *a)
+{
+	if (a->dtype == DTYPE_F32)
+		attend_kind(KIND_F32, a);
+	else if (a->dtype == DTYPE_F16)
+		attend_kind(KIND_F16, a);
+	else
+		attend_kind(KIND_BF16, a);
+}
+
+static void merge(float *max, float *sum, float *out, float block_max, float block_sum,
+	const float *block_out, uint32_t padded_dim)
+{
+	const float top = *max > block_max ? *max : block_max;
+	struct vf old, new;
+	float scales[16];
+
+	if (block_sum == 0.0f)
+		return;
+	if (*sum == 0.0f) {
+		*max = block_max;
+		*sum = block_sum;
+		memcpy(out, block_out, padded_dim * sizeof(float));
+		return;
+	}
+	vf_store(scales, vf_exp(vf_set1(*max - top)));
+	old = vf_set1(scales[0]);
+	*sum *= scales[0];
+	vf_store(scales, vf_exp(vf_set1(block_max - top)));
+	new = vf_set1(scales[0]);
+	*sum += block_sum * scales[0];
+	*max = top;
+	for (uint32_t d = 0; d < padded_dim; d += 16)
+		vf_store(out + d,
+			vf_fma(vf_load(block_out + d), new, vf_mul(vf_load(out + d), old)));
+}

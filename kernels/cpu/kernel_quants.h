@@ -1,0 +1,348 @@
+/* Matrix products on quantised weights: int8 activations, and f32 ones in exact mode.
+ *
+ * Per block of 32 columns and per activation column: eight dot products of four bytes, in two
+ * halves of 16 that have an activation scale each; then acc += d (s0 dot0 + s1 dot1) + m sum,
+ * in this order whatever the number of columns. A weight's zero is taken off by starting the dot
+ * products at -zero x (sum of the activations). */
+
+#define VALUES_PANEL 100 /* bytes that were unpacked before */
+
+LANE int32_t four_bytes(const int8_t *p)
+{
+	int32_t x;
+
+	memcpy(&x, p, sizeof(x));
+	return x;
+}
+
+/* Bits `from` … of every byte moved to bit `to`, the rest cleared. */
+LANE struct vi bits_move(struct vi v, int from, int to, uint8_t mask)
+{
+	const struct vi moved = from >= to ? vi_shr(v, from - to) : vi_shl(v, to - from);
+
+	return vi_and_byte(moved, mask);
+}
+
+/* Vector j (0 … 7) of a block as bytes: 16 rows x 4 columns. */
+LANE struct vi values_unpack(const int values, const uint8_t *p, int j)
+{
+	struct vi v;
+
+	switch (values) {
+	case VALUES_Q4:
+	case VALUES_Q5:
+	case VALUES_Q6:
+		v = bits_move(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0, 0x0f);
+		if (values == VALUES_Q5)
+			v = vi_or(v, bits_move(vi_load(p + 256), j, 4, 0x10));
+		if (values == VALUES_Q6)
+			v = vi_or(
+				v, bits_move(vi_load(p + 256 + 64 * (j / 4)), j % 4 * 2, 4, 0x30));
+		return v;
+	case VALUES_Q2:
+	case VALUES_Q3:
+		v = bits_move(vi_load(p + 64 * (j / 4)), j % 4 * 2, 0, 0x03);
+		if (values == VALUES_Q3)
+			v = vi_or(v, bits_move(vi_load(p + 128), j, 2, 0x04));
+		return v;
+	default: return vi_load(p + 64 * j);
+	}
+}
+
+struct block_scales {
+	struct vf d[2], m[2]; /* per half; the second only where scales are per 16 */
+};
+
+LANE bool scales_per16(const int scales)
+{
+	return scales == SCALES_K16 || scales == SCALES_K16M;
+}
+
+LANE bool scales_min(const int scales)
+{
+	return scales == SCALES_DM || scales == SCALES_K32M || scales == SCALES_K16M;
+}
+
+LANE struct vf lanes_f16(const uint8_t *p)
+{
+	return vf_load_f16((const uint16_t *)(const void *)p);
+}
+
+/* The scales of block b. Products of an f16 and an 8-bit integer are exact. */
+LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_t b)
+{
+	const uint32_t i = b % 8;
+	struct block_scales r;
+	struct vf min;
+
+	switch (scales) {
+	case SCALES_D:
+		r.d[0] = r.d[1] = lanes_f16(s + 32 * (size_t)b);
+		r.m[0] = r.m[1] = vf_set1(0);
+		return r;
+	case SCALES_DM:
+		r.d[0] = r.d[1] = lanes_f16(s + 64 * (size_t)b);
+		r.m[0] = r.m[1] = lanes_f16(s + 64 * (size_t)b + 32);
+		return r;
+	case SCALES_K32M:
+		s += (size_t)(b / 8) * 320;
+		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
+		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_u8(s + 64 + 32 * i));
+		r.m[0] = r.m[1] = vf_mul(min, vf_load_u8(s + 64 + 32 * i + 16));
+		return r;
+	case SCALES_K16:
+		s += (size_t)(b / 8) * 288;
+		r.d[0] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i));
+		r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i + 16));
+		r.m[0] = r.m[1] = vf_set1(0);
+		return r;
+	default:
+		s += (size_t)(b / 8) * 576;
+		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
+		for (int h = 0; h < 2; h++) {
+			const uint8_t *at = s + 64 + 64 * i + 32 * h;
+
+			r.d[h] = vf_mul(lanes_f16(s), vf_load_u8(at));
+			r.m[h] = vf_mul(min, vf_load_u8(at + 16));
+		}
+		return r;
+	}
+}
+
+/* Where the tile's activations of one block stand. */
+struct block_acts {
+	const int8_t *q;
+	const float *scale, *sum16, *sum32;
+	const int32_t *init;
+};
+
+/* acc [nc] += one block of 32 columns. */
+LANE void block_add(const int values, const bool is_byte, const int scales, const int nc,
+	const uint8_t *p, const struct block_scales *s, const struct block_acts *x, struct vf *acc)
+{
+	struct vf part[TILE_COLS];
+
+#pragma GCC unroll 2
+	for (int h = 0; h < 2; h++) {
+		struct vi dot[TILE_COLS];
+
+#pragma GCC unroll 8
+		for (int c = 0; c < nc; c++)
+			dot[c] = scales_min(scales) ? vi_zero() : vi_set1(x->init[h * nc + c]);
+#pragma GCC unroll 4
+		for (int j = 4 * h; j < 4 * h + 4; j++) {
+			const struct vi w = values_unpack(values, p, j);
+
+#pragma GCC unroll 8
+			for (int c = 0; c < nc; c++) {
+				const int32_t v = four_bytes(x->q + 4 * (j * nc + c));
+
+				dot[c] = is_byte ? vi_dot_byte(dot[c], w, v) : vi_dot(dot[c], w, v);
+			}
+		}
+#pragma GCC unroll 8
+		for (int c = 0; c < nc; c++) {
+			const struct vf f = vf_from_vi(dot[c]), sx = vf_set1(x->scale[h * nc + c]);
+
+			if (scales_per16(scales)) {
+				acc[c] = vf_fma(vf_mul(f, sx), s->d[h], acc[c]);
+				if (scales_min(scales))
+					acc[c] = vf_fma(
+						s->m[h], vf_set1(x->sum16[h * nc + c]), acc[c]);
+			} else if (h == 0) {
+				part[c] = vf_mul(f, sx);
+			} else {
+				acc[c] = vf_fma(vf_fma(f, sx, part[c]), s->d[0], acc[c]);
+				if (scales_min(scales))
+					acc[c] = vf_fma(s->m[0], vf_set1(x->sum32[c]), acc[c]);
+			}
+		}
+	}
+}
+
+LANE struct block_acts acts_at(
+	const struct cpu_acts *a, const int32_t *init, uint32_t c0, uint32_t nc, uint32_t b)
+{
+	const size_t c = c0;
+
+	return (struct block_acts){
+		.q = a->q + c * a->cols + (size_t)b * 32 * nc,
+		.scale = a->scale + c * (a->cols / 16) + (size_t)b * 2 * nc,
+		.sum16 = a->sum16 + c * (a->cols / 16) + (size_t)b * 2 * nc,
+		.sum32 = a->sum32 + c * (a->cols / 32) + (size_t)b * nc,
+		.init = init + c * (a->cols / 16) + (size_t)b * 2 * nc,
+	};
+}
+
+LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
+{
+	for (uint32_t i = 0; i < a->n_zeros; i++)
+		if (a->zeros[i] == zero)
+			return a->init[i];
+	return a->init[0]; /* types with a minimum read none */
+}
+
+/* A whole group straight from the packed planes: each weight is read once for nc columns. */
+LANE void fused(const int values, const int scales, const int nc, const struct weight *w,
+	uint32_t g, const struct cpu_acts *a, float *out)
+{
+	const uint8_t *p = layout_group(w, g), *s = p + w->scales_offset;
+	const int32_t *init = acts_init(a, w->layout.zero);
+	const size_t step = (size_t)VALUES_BYTES(values);
+	struct vf acc[TILE_COLS];
+
+	for (int c = 0; c < nc; c++)
+		acc[c] = vf_set1(0);
+	for (uint32_t b = 0; b < w->cols / 32; b++) {
+		const struct block_scales bs = scales_load(scales, s, b);
+		const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
+
+		block_add(values, values == VALUES_Q8, scales, nc, p + b * step, &bs, &x, acc);
+	}
+	for (int c = 0; c < nc; c++)
+		vf_store(out + 16 * c, acc[c]);
+}
+
+/* A group unpacked to bytes and f32 scales, to be read once per tile of columns. */
+struct panel {
+	uint8_t *values; /* [cols / 4][64] */
+	float *d, *m;    /* [cols / 32][1 or 2][16] */
+};
+
+LANE struct panel panel_at(void *scratch, uint32_t cols)
+{
+	uint8_t *values = scratch;
+	float *d = (float *)(void *)(values + (size_t)cols * 16);
+
+	return (struct panel){values, d, d + cols};
+}
+
+LANE void panel_fill(
+	const int values, const int scales, const struct weight *w, uint32_t g, struct panel to)
+{
+	const uint8_t *p = layout_group(w, g), *s = p + w->scales_offset;
+	const size_t step = (size_t)VALUES_BYTES(values);
+	const int halves = scales_per16(scales) ? 2 : 1;
+
+	for (uint32_t b = 0; b < w->cols / 32; b++) {
+		const struct block_scales bs = scales_load(scales, s, b);
+
+		for (int j = 0; j < 8; j++)
+			vi_store(to.values + ((size_t)b * 8 + (size_t)j) * 64,
+				values_unpack(values, p + b * step, j));
+		for (int h = 0; h < halves; h++) {
+			vf_store(to.d + (b * (size_t)halves + (size_t)h) * 16, bs.d[h]);
+			if (scales_min(scales))
+				vf_store(to.m + (b * (size_t)halves + (size_t)h) * 16, bs.m[h]);
+		}
+	}
+}
+
+LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct panel from,
+	uint32_t zero, const struct cpu_acts *a, uint32_t c0, float *out)
+{
+	const int32_t *init = acts_init(a, zero);
+	const size_t halves = scales_per16(scales) ? 2 : 1;
+	struct vf acc[TILE_COLS];
+
+	for (int c = 0; c < nc; c++)
+		acc[c] = vf_set1(0);
+	for (uint32_t b = 0; b < a->cols / 32; b++) {
+		const struct block_acts x = acts_at(a, init, c0, (uint32_t)nc, b);
+		struct block_scales bs;
+
+		for (size_t h = 0; h < halves; h++) {
+			bs.d[h] = vf_load(from.d + (b * halves + h) * 16);
+			if (scales_min(scales))
+				bs.m[h] = vf_load(from.m + (b * halves + h) * 16);
+		}
+		block_add(VALUES_PANEL, is_byte, scales, nc, from.values + (size_t)b * 512, &bs, &x,
+			acc);
+	}
+	for (int c = 0; c < nc; c++)
+		vf_store(out + 16 * c, acc[c]);
+}
+
+/* Calls f(…, nc, …) with the number of columns as a constant. */
+#if TILE_COLS == 8
+#define EACH_TILE(f) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8)
+#else
+#define EACH_TILE(f) f(1) f(2) f(3) f(4)
+#endif
+#if TILE_FUSED == 4
+#define EACH_FUSED(f) f(1) f(2) f(3) f(4)
+#else
+#define EACH_FUSED(f) f(1) f(2)
+#endif
+
+#define TILE_CASE(nc)                                                                              \
+	case nc: panel_tile(is_byte, scales, nc, from, zero, a, c0, out + 16 * (size_t)c0); break;
+
+LANE void panel_tiles(const bool is_byte, const int scales, struct panel from, uint32_t zero,
+	const struct cpu_acts *a, float *out)
+{
+	for (uint32_t c0 = 0; c0 < a->n; c0 += TILE_COLS) {
+		switch (a->n - c0 < TILE_COLS ? a->n - c0 : TILE_COLS) {
+			EACH_TILE(TILE_CASE)
+		}
+	}
+}
+
+#define PANEL_TILES(name, is_byte, scales)                                                         \
+	static __attribute__((noinline)) void name(                                                \
+		struct panel from, uint32_t zero, const struct cpu_acts *a, float *out)            \
+	{                                                                                          \
+		panel_tiles(is_byte, scales, from, zero, a, out);                                  \
+	}
+
+PANEL_TILES(tiles_32, false, SCALES_D)
+PANEL_TILES(tiles_byte_32, true, SCALES_D)
+PANEL_TILES(tiles_32_min, false, SCALES_DM)
+PANEL_TILES(tiles_16, false, SCALES_K16)
+PANEL_TILES(tiles_16_min, false, SCALES_K16M)
+
+#define FUSED_CASE(nc)                                                                             \
+	case nc: fused(values, scales, nc, w, g, a, out); return;
+
+/* One function for each pair of values and scales that a file type has. */
+#define QUANTS_GROUP(name, v, s, tiles)                                                            \
+	static void name(const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, \
+		void *scratch)                                                                     \
+	{                                                                                          \
+		const int values = v, scales = s;                                                  \
+		const struct panel to = panel_at(scratch, w->cols);                                \
+                                                                                                   \
+		switch (a->n) {                                                                    \
+			EACH_FUSED(FUSED_CASE)                                                     \
+		default: break;                                                                    \
+		}                                                                                  \
+		panel_fill(values, scales, w, g, to);                                              \
+		tiles(to, w->layout.zero, a, out);                                                 \
+	}
+
+QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32)
+QUANTS_GROUP(q4_dm, VALUES_Q4, SCALES_DM, tiles_32_min)
+QUANTS_GROUP(q4_k, VALUES_Q4, SCALES_K32M, tiles_32_min)
+QUANTS_GROUP(q5_d, VALUES_Q5, SCALES_D, tiles_32)
+QUANTS_GROUP(q5_dm, VALUES_Q5, SCALES_DM, tiles_32_min)
+QUANTS_GROUP(q5_k, VALUES_Q5, SCALES_K32M, tiles_32_min)
+QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32)
+QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min)
+QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16)
+QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16)
+
+static void matmul_quants(
+	const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, void *scratch)
+{
+	static void (*const groups[][5])(
+		const struct weight *, uint32_t, const struct cpu_acts *, float *, void *) = {
+		[VALUES_Q2] = {[SCALES_K16M] = q2_k},
+		[VALUES_Q3] = {[SCALES_K16] = q3_k},
+		[VALUES_Q4] = {[SCALES_D] = q4_d, [SCALES_DM] = q4_dm, [SCALES_K32M] = q4_k},
+		[VALUES_Q5] = {[SCALES_D] = q5_d, [SCALES_DM] = q5_dm, [SCALES_K32M] = q5_k},
+		[VALUES_Q6] = {[SCALES_K16] = q6_k},
+		[VALUES_Q8] = {[SCALES_D] = q8_d},
+	};
+
+	groups[w->layout.values][w->layout.scales](w, g, a, out, scratch);
+}

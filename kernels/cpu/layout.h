@@ -1,0 +1,81 @@
+/* How the CPU backend keeps a weight matrix.
+ *
+ * Sixteen output rows are a group; they stand interleaved, lane = row, so that one vector holds the
+ * same columns of sixteen rows and a sum never crosses lanes. Rows above the matrix are zeros.
+ *
+ * Quantised types are stored as planes of bits per block of 32 columns (8 vectors of 16 rows x 4
+ * columns when unpacked to bytes; vector j holds columns 4j … 4j + 3):
+ *
+ *   nibbles 256 B  vector p: low half of a byte for vector 2p, high half for 2p + 1
+ *   crumbs  128 B  vector p: bits 2i, 2i + 1 of a byte for vector 4p + i
+ *   bits     64 B  bit j of a byte for vector j
+ *   bytes   512 B
+ *
+ * q4 nibbles · q5 nibbles, bits · q6 nibbles, crumbs · q2 crumbs · q3 crumbs, bits · q8 bytes. All
+ * blocks of a group come first, then all its scales, as the file has them (no rounding):
+ *
+ *   D     d f16 [16] per 32                                        w = d (q - zero)
+ *   DM    d f16 [16], m f16 [16] per 32                            w = d q + m
+ *   K32M  d, dmin f16 [16] per 256, then 8 x (sc u8 [16], mn u8 [16])   w = d sc q - dmin mn
+ *   K16   d f16 [16] per 256, then 16 x sc s8 [16]                 w = d sc (q - zero)
+ *   K16M  d, dmin f16 [16] per 256, then 16 x (sc u8 [16], mn u8 [16])
+ *
+ * Unquantised: f32 and f16 [cols][16], bf16 [cols / 2 rounded up][16][2]. A vector (one row) is
+ * kept as plain f32. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/dtype.h"
+
+#define GROUP_ROWS 16
+
+enum cpu_values { VALUES_Q2, VALUES_Q3, VALUES_Q4, VALUES_Q5, VALUES_Q6, VALUES_Q8 };
+enum cpu_scales { SCALES_D, SCALES_DM, SCALES_K32M, SCALES_K16, SCALES_K16M };
+
+/* Which kernel family reads a weight. */
+enum cpu_family { FAMILY_VECTOR, FAMILY_QUANTS, FAMILY_F32, FAMILY_F16, FAMILY_BF16 };
+
+struct cpu_layout {
+	enum cpu_family family;
+	enum cpu_values values;
+	enum cpu_scales scales;
+	uint32_t zero; /* subtracted from the stored value, D and K16 only */
+};
+
+struct weight {
+	struct cpu_layout layout;
+	enum dtype dtype; /* in the file */
+	uint32_t rows, cols;
+	uint32_t groups;      /* rows / 16 rounded up */
+	size_t group_bytes;   /* a multiple of 64 */
+	size_t scales_offset; /* of a group's scales from its start */
+	size_t bytes;         /* of data, as allocated */
+	uint8_t *data;        /* groups x group_bytes, 64-byte aligned */
+};
+
+/* The layout of a tensor; byte_zero is 128 where bytes are stored unsigned. False where the type is
+ * unknown. */
+bool layout_of(enum dtype dtype, uint32_t rows, uint32_t byte_zero, struct cpu_layout *ret);
+
+/* Fills groups, group_bytes, scales_offset and bytes from layout, rows and cols. False on overflow.
+ */
+bool layout_size(struct weight *w);
+
+/* Bytes of one block of 32 columns of a group, and of the scales per 32 (D, DM) or 256. */
+#define VALUES_BYTES(values)                                                                       \
+	((values) == VALUES_Q8 ? 512u : 128u + 64u * (uint32_t)((values)-VALUES_Q2))
+size_t layout_scales_bytes(enum cpu_scales scales);
+
+/* Writes group g of the weight from the tensor's file bytes. */
+void layout_pack(struct weight *w, const void *data, size_t row_bytes, uint32_t g);
+
+/* y [cols] = row `row` of the matrix, dequantised. */
+void layout_row(const struct weight *w, uint32_t row, float *y);
+
+static inline uint8_t *layout_group(const struct weight *w, uint32_t g)
+{
+	return w->data + (size_t)g * w->group_bytes;
+}

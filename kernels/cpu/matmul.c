@@ -1,0 +1,327 @@
+/* Matrix products and what is fused with them: which kernel serves which weight, the activations
+ * made ready once for all weights of an operation, groups of rows shared out over the threads, and
+ * the steps that follow a product while its results are still in the cache (bias, residual sum,
+ * SwiGLU). The inner loops are in kernel_*.h. */
+#include "kernels/cpu/cpu.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define PARTS_MAX   3
+#define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
+
+enum kernel { KERNEL_VECTOR, KERNEL_QUANTS, KERNEL_EXACT, KERNEL_FLOAT, KERNEL_BF16 };
+enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_SWIGLU };
+
+struct part {
+	const struct weight *w, *bias;
+	float *y; /* [n, w->rows] */
+};
+
+struct product {
+	struct cpu *cpu;
+	uint32_t n;
+	const float *x;            /* [n, cols] */
+	const struct weight *norm; /* or NULL: x as it is */
+	float eps;
+	float *h; /* [n, cols] where there is a norm */
+	struct part parts[PARTS_MAX];
+	uint32_t n_parts;
+	enum epilogue epilogue; /* SWIGLU: parts are gate and up, the result goes to gate's y */
+	struct cpu_acts acts;
+	bool want_int8, want_bf16, want_f32;
+	size_t panel_bytes; /* of a thread's scratch, before the results */
+};
+
+static enum kernel kernel_of(const struct cpu *cpu, const struct weight *w)
+{
+	switch (w->layout.family) {
+	case FAMILY_VECTOR: return KERNEL_VECTOR;
+	case FAMILY_QUANTS:
+		return cpu->activations == ACTIVATIONS_EXACT ? KERNEL_EXACT : KERNEL_QUANTS;
+	case FAMILY_BF16:
+		return cpu->activations == ACTIVATIONS_FAST && cpu->isa.matmul_bf16 ? KERNEL_BF16
+										    : KERNEL_FLOAT;
+	default: return KERNEL_FLOAT;
+	}
+}
+
+/* One column normalised and converted to what the weights of the operation want. */
+static void acts_columns(void *arg, struct pool_range range)
+{
+	struct product *p = arg;
+	const struct cpu_isa *isa = &p->cpu->isa;
+	const uint32_t cols = p->acts.cols;
+
+	for (uint32_t c = range.begin; c < range.end; c++) {
+		const float *x = p->x + (size_t)c * cols;
+
+		if (p->norm) {
+			float *h = p->h + (size_t)c * cols;
+
+			isa->rmsnorm(x, (const float *)p->norm->data, p->eps, cols, h);
+			x = h;
+		}
+		if (p->want_int8)
+			isa->acts_int8(x, &p->acts, c);
+		if (p->want_bf16)
+			isa->acts_bf16(x, &p->acts, c);
+		if (p->want_f32)
+			isa->acts_f32(x, &p->acts, c);
+	}
+}
+
+static uint8_t *take(uint8_t **at, size_t bytes)
+{
+	uint8_t *p = *at;
+
+	*at += (bytes + 63) / 64 * 64;
+	return p;
+}
+
+static void zeros_note(struct cpu_acts *a, uint32_t zero)
+{
+	for (uint32_t i = 0; i < a->n_zeros; i++)
+		if (a->zeros[i] == zero)
+			return;
+	assert(a->n_zeros < ACTS_ZEROS);
+	a->zeros[a->n_zeros++] = zero;
+}
+
+/* Lays out the activations in the arena. The sizes are bounded: n and cols are 32-bit, and an x of
+ * 4 n cols bytes exists. */
+static int acts_new(struct product *p)
+{
+	struct cpu_acts *a = &p->acts;
+	const size_t all = (size_t)p->n * a->cols, per16 = (size_t)p->n * (a->cols / 16) * 4;
+	const size_t pairs = (size_t)p->n * (a->cols / 2 + a->cols % 2);
+	size_t bytes = 16 * 64;
+	uint8_t *at;
+	int r;
+
+	bytes += p->want_int8 ? all + per16 * (3 + a->n_zeros) : 0;
+	bytes += (p->want_bf16 ? pairs * 4 : 0) + (p->want_f32 ? all * 4 : 0);
+	r = cpu_arena(p->cpu, bytes);
+	if (r < 0)
+		return r;
+	at = p->cpu->arena;
+	if (p->want_int8) {
+		a->q = (int8_t *)take(&at, all);
+		a->scale = (float *)take(&at, per16);
+		a->sum16 = (float *)take(&at, per16);
+		a->sum32 = (float *)take(&at, per16 / 2);
+		for (uint32_t z = 0; z < a->n_zeros; z++)
+			a->init[z] = (int32_t *)take(&at, per16);
+	}
+	if (p->want_bf16)
+		a->bf16 = (uint16_t *)take(&at, pairs * 4);
+	if (p->want_f32)
+		a->f32 = (float *)take(&at, all * 4);
+	return 0;
+}
+
+/* A vector weight as a matrix of one row: no group of sixteen to fill. */
+static void product_vector(const struct product *p, const struct part *part)
+{
+	for (uint32_t c = 0; c < p->n; c++) {
+		const float *x = (p->norm ? p->h : p->x) + (size_t)c * p->acts.cols;
+		float v = p->cpu->isa.dot(x, (const float *)part->w->data, p->acts.cols);
+
+		if (part->bias)
+			v += ((const float *)part->bias->data)[0];
+		if (p->epilogue == EPILOGUE_ADD)
+			v = part->y[c] + v;
+		part->y[c] = v;
+	}
+	if (p->epilogue == EPILOGUE_SWIGLU && part == &p->parts[1])
+		for (uint32_t c = 0; c < p->n; c++)
+			p->cpu->isa.swiglu(&p->parts[0].y[c], &part->y[c], 1, &p->parts[0].y[c]);
+}
+
+/* out [n_groups][n][16] */
+static void product_groups(const struct product *p, const struct weight *w, uint32_t g,
+	uint32_t n_groups, float *out, void *panel)
+{
+	const struct cpu_isa *isa = &p->cpu->isa;
+	const enum kernel kernel = kernel_of(p->cpu, w);
+
+	if (kernel == KERNEL_FLOAT) {
+		isa->matmul_float(w, g, n_groups, &p->acts, out);
+		return;
+	}
+	if (kernel == KERNEL_BF16) {
+		isa->matmul_bf16(w, g, n_groups, &p->acts, out);
+		return;
+	}
+	for (uint32_t i = 0; i < n_groups; i++) {
+		float *to = out + (size_t)i * p->n * GROUP_ROWS;
+
+		if (kernel == KERNEL_QUANTS)
+			isa->matmul_quants(w, g + i, &p->acts, to, panel);
+		else
+			isa->matmul_exact(w, g + i, &p->acts, to, panel);
+	}
+}
+
+/* One group's results, out [n][16], to y; `up` [n][16] with SwiGLU. */
+static void product_store(
+	const struct product *p, const struct part *part, uint32_t g, float *out, const float *up)
+{
+	const uint32_t rows = part->w->rows, first = g * GROUP_ROWS;
+	const uint32_t width = rows - first < GROUP_ROWS ? rows - first : GROUP_ROWS;
+	const float *bias = part->bias ? (const float *)part->bias->data + first : NULL;
+
+	for (uint32_t c = 0; c < p->n; c++, out += GROUP_ROWS) {
+		float *y = part->y + (size_t)c * rows + first;
+
+		if (bias)
+			for (uint32_t i = 0; i < width; i++)
+				out[i] += bias[i];
+		if (p->epilogue == EPILOGUE_ADD)
+			p->cpu->isa.add(out, width, y);
+		else if (p->epilogue == EPILOGUE_SWIGLU)
+			p->cpu->isa.swiglu(out, up + (size_t)c * GROUP_ROWS, width, y);
+		else
+			memcpy(y, out, width * sizeof(float));
+	}
+}
+
+static void product_items(void *arg, struct pool_range range)
+{
+	const struct product *p = arg;
+	const size_t group_floats = (size_t)p->n * GROUP_ROWS;
+	uint8_t *scratch = cpu_scratch_of(p->cpu, range.thread);
+	float *out = (float *)(void *)(scratch + p->panel_bytes);
+	float *up = out + p->cpu->isa.run * group_floats;
+	uint32_t item = range.begin;
+
+	while (item < range.end) {
+		uint32_t part = 0, g = item, n_groups;
+
+		while (p->epilogue != EPILOGUE_SWIGLU && g >= p->parts[part].w->groups)
+			g -= p->parts[part++].w->groups;
+		n_groups = p->parts[part].w->groups - g;
+		n_groups = n_groups < range.end - item ? n_groups : range.end - item;
+		n_groups = n_groups < p->cpu->isa.run ? n_groups : p->cpu->isa.run;
+		product_groups(p, p->parts[part].w, g, n_groups, out, scratch);
+		if (p->epilogue == EPILOGUE_SWIGLU)
+			product_groups(p, p->parts[1].w, g, n_groups, up, scratch);
+		for (uint32_t i = 0; i < n_groups; i++)
+			product_store(p, &p->parts[part], g + i, out + i * group_floats,
+				up + i * group_floats);
+		item += n_groups;
+	}
+}
+
+/* Runs the whole operation. All parts have the same cols. */
+static int product_run(struct product *p)
+{
+	struct cpu *cpu = p->cpu;
+	const size_t group_bytes = (size_t)p->n * GROUP_ROWS * sizeof(float);
+	uint32_t items = 0;
+	bool vector = false;
+	int r;
+
+	p->acts.n = p->n;
+	p->acts.cols = p->parts[0].w->cols;
+	p->acts.tile = cpu->isa.tile;
+	for (uint32_t i = 0; i < p->n_parts; i++) {
+		const struct weight *w = p->parts[i].w;
+
+		assert(w->cols == p->acts.cols);
+		items += w->groups;
+		switch (kernel_of(cpu, w)) {
+		case KERNEL_VECTOR: vector = true; break;
+		case KERNEL_QUANTS:
+			p->want_int8 = true;
+			zeros_note(&p->acts, w->layout.zero);
+			p->panel_bytes = (size_t)w->cols * 24;
+			break;
+		case KERNEL_BF16: p->want_bf16 = true; break;
+		case KERNEL_EXACT:
+			p->panel_bytes = EXACT_CHUNK * GROUP_ROWS * sizeof(float);
+			p->want_f32 = true;
+			break;
+		case KERNEL_FLOAT: p->want_f32 = true; break;
+		}
+	}
+	if (p->n == 0)
+		return 0;
+	r = acts_new(p);
+	if (r < 0)
+		return r;
+	r = cpu_scratch(cpu, p->panel_bytes + 2 * cpu->isa.run * group_bytes);
+	if (r < 0)
+		return r;
+	if ((size_t)p->n * p->acts.cols <= SERIAL_ACTS)
+		acts_columns(p, (struct pool_range){0, p->n, 0});
+	else
+		pool_run(cpu->pool, acts_columns, p, p->n, 1);
+	if (vector) {
+		for (uint32_t i = 0; i < p->n_parts; i++) {
+			assert(p->parts[i].w->layout.family == FAMILY_VECTOR);
+			product_vector(p, &p->parts[i]);
+		}
+		return 0;
+	}
+	if (p->epilogue == EPILOGUE_SWIGLU)
+		items = p->parts[0].w->groups;
+	pool_run(cpu->pool, product_items, p, items, cpu->isa.run);
+	return 0;
+}
+
+int cpu_matmul(struct backend *b, uint32_t n, const float *x, const struct weight *w,
+	const struct weight *bias, float *y)
+{
+	struct product p = {
+		.cpu = cpu_of(b), .n = n, .x = x, .parts = {{w, bias, y}}, .n_parts = 1};
+
+	return product_run(&p);
+}
+
+int cpu_matmul_add(struct backend *b, uint32_t n, const float *x, const struct weight *w,
+	const struct weight *bias, float *scratch, float *y)
+{
+	struct product p = {.cpu = cpu_of(b),
+		.n = n,
+		.x = x,
+		.parts = {{w, bias, y}},
+		.n_parts = 1,
+		.epilogue = EPILOGUE_ADD};
+
+	(void)scratch;
+	return product_run(&p);
+}
+
+int cpu_gate_up(struct backend *b, uint32_t n, const struct gate_up_args *a)
+{
+	struct product p = {.cpu = cpu_of(b),
+		.n = n,
+		.x = a->x,
+		.norm = a->norm,
+		.eps = a->eps,
+		.h = a->h,
+		.parts = {{a->gate, NULL, a->y}, {a->up, NULL, a->u}},
+		.n_parts = 2,
+		.epilogue = EPILOGUE_SWIGLU};
+
+	return product_run(&p);
+}
+
+int cpu_qkv(struct backend *b, const struct batch *batch, const struct qkv_args *a)
+{
+	struct product p = {.cpu = cpu_of(b),
+		.n = batch->n_rows,
+		.x = a->x,
+		.norm = a->norm,
+		.eps = a->eps,
+		.h = a->h,
+		.parts = {{a->wq, a->bq, a->q}, {a->wk, a->bk, a->k}, {a->wv, a->bv, a->v}},
+		.n_parts = 3};
+	const int r = product_run(&p);
+
+	if (r < 0)
+		return r;
+	return cpu_rope_kv(b, batch, a->shape, a->rope, a->q, a->k, a->v, a->kv, a->layer);
+}
