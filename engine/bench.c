@@ -1,1 +1,450 @@
-int main(void) { return 2; }
+/* zeph-bench: how fast a model runs here, beside what the machine could do at best.
+ *
+ * Every repetition first measures memory bandwidth and dot-product peaks, then each test, so that
+ * figure and yardstick come from the same moment of a noisy machine. Decode rates count only the
+ * steps in which all sequences generate. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/device.h"
+#include "engine/engine.h"
+#include "engine/kv.h"
+#include "kernels/probe.h"
+
+#define REPEAT_MAX  100
+#define PROBE_BYTES (512ull << 20)
+
+struct arguments {
+	const char *model;
+	struct device_options device;
+	uint32_t prompt, generate, depth, batch, repeat;
+	bool json;
+};
+
+/* What the sink saw since it was last reset. */
+struct counter {
+	uint32_t tokens, prefills, done;
+	enum failure failure;
+	char reason[256];
+};
+
+struct test {
+	char name[32];
+	uint32_t prompt; /* tokens whose prefill is measured; 0: decode is */
+	uint32_t generate, depth, batch;
+	double rates[REPEAT_MAX];  /* tokens/s */
+	double bytes_per_token;    /* weights and KV read */
+	double shares[REPEAT_MAX]; /* of the bandwidth (decode) or of the int8/bf16/f32 peak
+				      (prompt) */
+};
+
+static const char usage_text[] =
+	"usage: zeph-bench --model PATH [options]\n"
+	"  --device DEV       auto, cpu, reference, cuda, cuda:N (default auto)\n"
+	"  --threads N        0: all processors (default 0)\n"
+	"  --activations A    fast or exact (default fast)\n"
+	"  --prompt N         tokens of the prompt test, 0: none (default 512)\n"
+	"  --generate N       tokens of the generation test, 0: none (default 128)\n"
+	"  --depth N          tokens before those that are measured (default 0)\n"
+	"  --batch N          sequences that generate at once (default 1)\n"
+	"  --repeat N         rounds; minimum, median and maximum are told (default 5)\n"
+	"  --json             one JSON object instead of the table\n"
+	"  --version, --help\n";
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* A whole number from min to max, or an error that names the option. */
+static int parse_count(
+	const char *option, const char *text, uint32_t min, uint32_t max, uint32_t *ret)
+{
+	char *end;
+	unsigned long n;
+
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (errno || end == text || *end || text[0] == '-' || n < min || n > max) {
+		fprintf(stderr, "zeph-bench: --%s: found \"%s\", wanted a number from %u to %u\n",
+			option, text, min, max);
+		return -EINVAL;
+	}
+	*ret = (uint32_t)n;
+	return 0;
+}
+
+/* 0: run; 1: all is said; negative: usage error. */
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	static const struct option options[] = {
+		{"model", required_argument, NULL, 'm'},
+		{"device", required_argument, NULL, 'd'},
+		{"threads", required_argument, NULL, 't'},
+		{"activations", required_argument, NULL, 'a'},
+		{"prompt", required_argument, NULL, 'p'},
+		{"generate", required_argument, NULL, 'g'},
+		{"depth", required_argument, NULL, 'D'},
+		{"batch", required_argument, NULL, 'b'},
+		{"repeat", required_argument, NULL, 'r'},
+		{"json", no_argument, NULL, 'j'},
+		{"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	int c, r = 0;
+
+	*a = (struct arguments){
+		.device = {.device = "auto"},
+		.prompt = 512,
+		.generate = 128,
+		.batch = 1,
+		.repeat = 5,
+	};
+	while (r == 0 && (c = getopt_long(argc, argv, "m:h", options, NULL)) != -1) {
+		switch (c) {
+		case 'm': a->model = optarg; break;
+		case 'd': a->device.device = optarg; break;
+		case 't': r = parse_count("threads", optarg, 0, 1024, &a->device.threads); break;
+		case 'p': r = parse_count("prompt", optarg, 0, 1000000, &a->prompt); break;
+		case 'g': r = parse_count("generate", optarg, 0, 1000000, &a->generate); break;
+		case 'D': r = parse_count("depth", optarg, 0, 1000000, &a->depth); break;
+		case 'b': r = parse_count("batch", optarg, 1, 1024, &a->batch); break;
+		case 'r': r = parse_count("repeat", optarg, 1, REPEAT_MAX, &a->repeat); break;
+		case 'j': a->json = true; break;
+		case 'a':
+			if (strcmp(optarg, "exact") == 0) {
+				a->device.activations = ACTIVATIONS_EXACT;
+			} else if (strcmp(optarg, "fast") != 0) {
+				fprintf(stderr,
+					"zeph-bench: --activations: found \"%s\", wanted fast or exact\n",
+					optarg);
+				r = -EINVAL;
+			}
+			break;
+		case 'V': printf("zeph-bench %s\n", ZEPH_VERSION); return 1;
+		case 'h': fputs(usage_text, stdout); return 1;
+		default: r = -EINVAL;
+		}
+	}
+	if (r == 0 && optind < argc) {
+		fprintf(stderr, "zeph-bench: unexpected argument \"%s\"\n", argv[optind]);
+		r = -EINVAL;
+	} else if (r == 0 && !a->model) {
+		fprintf(stderr, "zeph-bench: --model is missing\n");
+		r = -EINVAL;
+	}
+	if (r < 0)
+		fputs(usage_text, stderr);
+	return r;
+}
+
+static void count(void *userdata, struct event *event)
+{
+	struct counter *c = userdata;
+
+	switch (event->kind) {
+	case EVENT_TOKENS: c->tokens += event->n_tokens; break;
+	case EVENT_PREFILL: c->prefills++; break;
+	case EVENT_DONE:
+		c->done++;
+		if (event->failure) {
+			c->failure = event->failure;
+			memcpy(c->reason, event->reason, sizeof(c->reason));
+		}
+		break;
+	default: break;
+	}
+	event_free(event);
+}
+
+/* A job of n random tokens (the same at each call) that generates `generate`, whatever they are. */
+static int submit(struct engine *e, uint32_t vocab, uint64_t id, uint32_t n, uint32_t generate)
+{
+	struct job *job = job_new();
+
+	if (job)
+		job->prompt = malloc(n * sizeof(*job->prompt));
+	if (!job || !job->prompt) {
+		job_free(job);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t random[4];
+
+		philox4x32((uint32_t[4]){i, (uint32_t)id}, (uint32_t[2]){7, 0}, random);
+		job->prompt[i] = (int32_t)(random[0] % vocab);
+	}
+	job->id = id;
+	job->n_prompt = n;
+	job->generation = (struct generation){
+		.max_new_tokens = generate,
+		.top_p = 1,
+		.typical_p = 1,
+		.repetition_penalty = 1,
+		.ignore_end = true,
+	};
+	engine_submit(e, job);
+	return 0;
+}
+
+/* Runs until the counter shows `done` jobs. With decode_seconds, adds up the steps in which `batch`
+ * tokens and nothing else came. */
+static int run(struct engine *e, struct counter *c, uint32_t done, uint32_t batch,
+	double *decode_seconds, uint32_t *decode_tokens)
+{
+	while (c->done < done) {
+		uint32_t tokens = c->tokens, prefills = c->prefills;
+		double begin = now();
+		int r = engine_step(e);
+
+		if (r < 0 || c->failure) {
+			fprintf(stderr, "zeph-bench: %s\n", c->reason);
+			return r < 0 ? r : -EIO;
+		}
+		if (decode_seconds && c->prefills == prefills && c->tokens - tokens == batch) {
+			*decode_seconds += now() - begin;
+			*decode_tokens += batch;
+		}
+	}
+	return 0;
+}
+
+/* One round of one test; *ret_rate in tokens/s. */
+static int measure(
+	const struct weights *w, const struct arguments *a, const struct test *t, double *ret_rate)
+{
+	uint32_t vocab = w->model->config.vocab;
+	struct counter c = {0};
+	struct engine_sink sink = {count, &c};
+	struct engine_options o;
+	struct engine *e = NULL;
+	double seconds = 0, begin;
+	uint32_t tokens = 0;
+	char error[256];
+	int r;
+
+	engine_options_default(&o);
+	o.max_sequences = t->batch;
+	o.prefill_tokens = 512;
+	o.context = t->depth + t->prompt + t->generate + 2;
+	o.kv_dtype = device_kv_dtype(w->output_backend, a->device.activations);
+	o.kv_bytes = 16ull << 30;
+	r = engine_new(w, &o, &sink, &e, error, sizeof(error));
+	if (r < 0) {
+		fprintf(stderr, "zeph-bench: %s\n", error);
+		return r;
+	}
+	for (uint32_t i = 0; i < t->batch && r == 0; i++)
+		r = submit(e, vocab, i, t->prompt ? t->prompt : t->depth + 1,
+			t->prompt ? 1 : t->generate);
+	begin = now();
+	if (r == 0)
+		r = run(e, &c, t->batch, t->batch, t->prompt ? NULL : &seconds, &tokens);
+	if (r == 0)
+		*ret_rate = t->prompt ? t->prompt / (now() - begin) : tokens / seconds;
+	engine_free(e);
+	return r;
+}
+
+/* Bytes that one token's step reads, shared by the batch: weights once, each sequence's keys and
+ * values. */
+static double bytes_per_token(const struct weights *w, const struct test *t, enum dtype kv)
+{
+	const struct model_config *c = &w->model->config;
+	uint64_t weights = w->bytes;
+	double positions = t->depth + t->generate / 2.0;
+
+	if (w->output != w->embed)
+		weights -= w->embed_backend->ops->weight_bytes(w->embed);
+	if (c->attention.window > 0 && positions > c->attention.window)
+		positions = c->attention.window;
+	return (double)weights / t->batch +
+	       positions * (double)kv_page_bytes(c, kv) / KV_PAGE_TOKENS;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, uint32_t n)
+{
+	qsort(values, n, sizeof(*values), ascending);
+	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* The peak that a prompt's multiplications run against with this type of weights. */
+static double peak_tops(const struct probe *p, enum dtype dtype, enum activations activations)
+{
+	if (activations == ACTIVATIONS_EXACT || dtype == DTYPE_F32 || dtype == DTYPE_F16)
+		return p->f32_tflops;
+	return dtype == DTYPE_BF16 ? p->bf16_tflops : p->int8_tops;
+}
+
+static void print_json(const struct weights *w, const struct arguments *a, struct test *tests,
+	uint32_t n_tests, const struct probe *probe)
+{
+	const struct backend_device *d = &w->output_backend->device;
+	json_t *root, *list = json_array();
+
+	for (uint32_t i = 0; i < n_tests; i++) {
+		struct test *t = &tests[i];
+		double m = median(t->rates, a->repeat), share = median(t->shares, a->repeat);
+
+		json_array_append_new(list,
+			json_pack("{s:s, s:{s:f, s:f, s:f}, s:f, s:f, s:f}", "name", t->name,
+				"tokens_per_s", "min", t->rates[0], "median", m, "max",
+				t->rates[a->repeat - 1], "bytes_per_token", t->bytes_per_token,
+				"gbps", t->bytes_per_token * m * 1e-9, "fraction", share));
+	}
+	root = json_pack("{s:s, s:{s:s, s:s, s:s}, s:i, s:f, s:f, s:f, s:f, s:o}", "model",
+		w->model->config.name, "device", "kind", d->kind, "name", d->name, "isa", d->isa,
+		"threads", (int)d->threads, "bandwidth_gbps", probe->read_gbps, "int8_tops",
+		probe->int8_tops, "bf16_tflops", probe->bf16_tflops, "f32_tflops",
+		probe->f32_tflops, "tests", list);
+	json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+	putchar('\n');
+	json_decref(root);
+}
+
+static void print_table(const struct weights *w, const struct arguments *a, struct test *tests,
+	uint32_t n_tests, const struct probe *probe)
+{
+	const struct model_config *c = &w->model->config;
+	const struct backend_device *d = &w->output_backend->device;
+
+	printf("%s, %s, %.2f GB in memory\n", c->name, dtype_info(c->dtype)->name,
+		(double)w->bytes * 1e-9);
+	printf("%s: %s, %s, %u threads\n", d->kind, d->name, d->isa, d->threads);
+	printf("measured here: read %.1f GB/s, int8 %.2f TOPS, bf16 %.2f TFLOPS, f32 %.2f TFLOPS\n\n",
+		probe->read_gbps, probe->int8_tops, probe->bf16_tflops, probe->f32_tflops);
+	printf("%-14s %10s %10s %10s %9s  share of the limit\n", "test", "tokens/s", "min", "max",
+		"GB/s");
+	for (uint32_t i = 0; i < n_tests; i++) {
+		struct test *t = &tests[i];
+		double m = median(t->rates, a->repeat), share = median(t->shares, a->repeat);
+
+		printf("%-14s %10.2f %10.2f %10.2f ", t->name, m, t->rates[0],
+			t->rates[a->repeat - 1]);
+		if (t->prompt)
+			printf("%9s  %.0f%% of the dot-product peak\n", "", share * 100);
+		else
+			printf("%9.1f  %.0f%% of the bandwidth\n", t->bytes_per_token * m * 1e-9,
+				share * 100);
+	}
+}
+
+/* All tests, round by round, each round beside its own probe. */
+static int bench(const struct weights *w, const struct arguments *a)
+{
+	const struct model_config *c = &w->model->config;
+	enum dtype kv = device_kv_dtype(w->output_backend, a->device.activations);
+	struct test tests[2] = {0};
+	struct prober *prober = NULL;
+	struct probe all[REPEAT_MAX], probe;
+	double figures[4][REPEAT_MAX];
+	uint32_t n = 0;
+	int r = 0;
+
+	if (a->prompt) {
+		tests[n] = (struct test){.prompt = a->prompt, .batch = 1, .generate = 1};
+		snprintf(tests[n++].name, sizeof(tests->name), "pp%u", a->prompt);
+	}
+	if (a->generate) {
+		tests[n] = (struct test){
+			.generate = a->generate + 1, .depth = a->depth, .batch = a->batch};
+		if (a->batch > 1)
+			snprintf(tests[n].name, sizeof(tests->name), "b%u", a->batch);
+		else
+			snprintf(tests[n].name, sizeof(tests->name), "tg%u", a->generate);
+		if (a->depth) {
+			size_t len = strlen(tests[n].name);
+
+			snprintf(tests[n].name + len, sizeof(tests->name) - len, "@d%u", a->depth);
+		}
+		tests[n].bytes_per_token = bytes_per_token(w, &tests[n], kv);
+		n++;
+	}
+	if (prober_new(w->output_backend->device.threads, PROBE_BYTES, &prober) < 0) {
+		fprintf(stderr, "zeph-bench: no memory for the bandwidth probe\n");
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < a->repeat && r == 0; i++) {
+		prober_run(prober, &all[i]);
+		figures[0][i] = all[i].read_gbps;
+		figures[1][i] = all[i].int8_tops;
+		figures[2][i] = all[i].bf16_tflops;
+		figures[3][i] = all[i].f32_tflops;
+		for (uint32_t k = 0; k < n && r == 0; k++) {
+			struct test *t = &tests[k];
+			double peak = peak_tops(&all[i], c->dtype, a->device.activations);
+
+			r = measure(w, a, t, &t->rates[i]);
+			if (t->prompt) /* a multiply and an add for each weight; the table is looked
+					  up */
+				t->shares[i] =
+					peak > 0 ? t->rates[i] * 2e-12 *
+							   (double)(c->parameters -
+								    (uint64_t)c->vocab * c->dim *
+									    (c->tied ? 1 : 2)) /
+							   peak
+						 : 0;
+			else
+				t->shares[i] = t->rates[i] * t->bytes_per_token * 1e-9 /
+					       all[i].read_gbps;
+		}
+	}
+	prober_free(prober);
+	if (r < 0)
+		return r;
+	probe = (struct probe){median(figures[0], a->repeat), median(figures[1], a->repeat),
+		median(figures[2], a->repeat), median(figures[3], a->repeat)};
+	if (a->json)
+		print_json(w, a, tests, n, &probe);
+	else
+		print_table(w, a, tests, n, &probe);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct model_options options = {.sliding_window = -1};
+	struct weights *w = NULL;
+	struct backend *b = NULL;
+	struct model *m = NULL;
+	struct arguments a;
+	char error[512] = "no memory";
+	uint32_t context;
+	int r;
+
+	r = parse(argc, argv, &a);
+	if (r != 0)
+		return r < 0 ? 2 : 0;
+	r = model_open(a.model, &options, &m, error, sizeof(error));
+	if (r == 0)
+		r = device_open(&a.device, &b, error, sizeof(error));
+	if (r == 0) {
+		context = a.depth + a.prompt + a.generate + 2;
+		r = weights_load(m, &b, 1, NULL, context, NULL, &w, error, sizeof(error));
+	}
+	if (r < 0)
+		fprintf(stderr, "zeph-bench: %s\n", error);
+	else
+		r = bench(w, &a);
+	weights_free(w);
+	backend_free(b);
+	model_free(m);
+	return r < 0;
+}
