@@ -284,6 +284,9 @@ static enum exit_code run_tokenize(struct control *c)
 	int r;
 
 	c->words.no_stdin = c->words.n_words > 0; /* the words, or stdin */
+	for (size_t i = 0; i < c->words.n_words; i++)
+		if (c->words.words[i].is_stdin)
+			c->words.no_stdin = false;
 	c->words.empty_allowed = true;
 	r = prompt_read(
 		&prompt, &c->words, s->watch.signal_fd, &s->watch.signal, error, sizeof(error));

@@ -1,4 +1,4 @@
-/* The table of parameters, for params.c and params_decode.c alone. */
+/* The table of parameters, for params.c, params_decode.c and tests. */
 #pragma once
 
 #include "proto/params.h"
