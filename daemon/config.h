@@ -1,0 +1,80 @@
+/* The daemon's configuration: a libconfig file, strictly checked, under the command line.
+ *
+ * What is not understood is an error with file and line, never a default: an unknown key, a wrong
+ * type, a value out of range, a file (or one that it includes) that somebody else could write. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/options.h"
+#include "engine/engine.h"
+#include "proto/frame.h"
+#include "proto/params.h"
+
+/* What a uid may do; each includes the ones before it. */
+enum class { CLASS_NONE, CLASS_USE, CLASS_PRIORITY, CLASS_MANAGE };
+const char *class_name(enum class class); /* "use"; CLASS_NONE is "none" */
+
+/* A uid or a gid. */
+struct principal {
+	bool group;
+	uint32_t id;
+};
+struct principals {
+	struct principal *items; /* [n] */
+	size_t n;
+	bool set; /* the configuration has the key, perhaps empty */
+};
+
+struct config_limits {
+	int64_t frame_bytes, reply_bytes;
+	int64_t frame_seconds, stall_seconds;
+	int64_t connections, connections_per_uid, queue_per_uid, bytes_per_uid;
+	int64_t max_new_tokens; /* 0: the context is the bound */
+};
+
+struct config_classes {
+	struct principals use; /* unset: everybody whom the socket lets in */
+	struct principals priority;
+	struct principals manage; /* root and the daemon's own uid always are */
+};
+
+struct config {
+	char *file; /* NULL: there is none */
+	struct {
+		char *path;     /* NULL: the default place */
+		char *use_path; /* a second socket, limited to class use; NULL: none */
+		unsigned mode;
+	} socket;
+	struct {
+		char *path;             /* NULL: none */
+		char *template_name;    /* NULL: the file's own */
+		int64_t sliding_window; /* -1: the file's own */
+		int64_t context;        /* 0: the model's */
+	} model;
+	struct {
+		char *device; /* NULL: auto */
+		enum activations activations;
+		int kv_type;     /* enum dtype; -1: by device and activations */
+		int64_t threads; /* 0: all processors */
+		int64_t kv_bytes, prefill_tokens, max_sequences; /* 0: the engine's default */
+	} engine;
+	struct config_limits limits;
+	struct params defaults; /* generation parameters; `set` says which */
+	struct config_classes classes;
+};
+
+/* Reads the file that the options name, or the default one if it exists, and lays the options over
+ * it. 0, or a negative errno with "FILE:LINE: sentence" in error; *ret is then empty. */
+int config_load(const struct options *o, struct config *ret, char *error, size_t error_size);
+void config_done(struct config *c); /* safe to call twice */
+
+/* What one uid with these groups is, the supplementary ones included. */
+enum class config_class(
+	const struct config *c, uint32_t uid, const uint32_t *groups, size_t n_groups);
+
+/* Takes over from `from` what can change while the daemon runs: limits, defaults, classes. Returns
+ * true if the other groups differ, which only a restart applies. `from` is emptied. */
+bool config_reload(struct config *c, struct config *from);

@@ -1,0 +1,356 @@
+/* Every key of the configuration is one row of one table: group, name, type, range, field. A new
+ * key is a row. libconfig's own lookups are not used: they hide a wrong type or a cut integer
+ * behind a default. */
+#include "daemon/config_keys.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libconfig.h>
+
+#include "engine/limits.h"
+#include "kernels/dtype.h"
+
+enum type {
+	TYPE_TEXT,
+	TYPE_MODE, /* octal digits as text */
+	TYPE_DEVICE,
+	TYPE_ACTIVATIONS,
+	TYPE_KV_TYPE,
+	TYPE_INT,
+	TYPE_FLOAT,
+	TYPE_BOOL,
+	TYPE_PRINCIPALS,
+};
+
+struct key {
+	const char *group, *name;
+	enum type type;
+	size_t offset;   /* in struct config */
+	double min, max; /* numbers; a negative param below means: no bit */
+	int param;       /* enum param whose bit in defaults.set it sets, or -1 */
+};
+
+#define KEY(group, name, type, ...)                                                                \
+	{                                                                                          \
+#group, #name, TYPE_##type, offsetof(struct config, group.name), __VA_ARGS__       \
+	}
+#define DEFAULT(name, type, bit, min, max)                                                         \
+	{                                                                                          \
+		"defaults", #name, TYPE_##type, offsetof(struct config, defaults.name), min, max,  \
+			PARAM_##bit                                                                \
+	}
+#define GIB 1073741824.0
+
+static const struct key keys[] = {
+	KEY(socket, path, TEXT, .param = -1),
+	KEY(socket, use_path, TEXT, .param = -1),
+	KEY(socket, mode, MODE, .param = -1),
+	KEY(model, path, TEXT, .param = -1),
+	{"model", "template", TYPE_TEXT, offsetof(struct config, model.template_name), .param = -1},
+	KEY(model, sliding_window, INT, 0, MODEL_CONTEXT_MAX, -1),
+	KEY(model, context, INT, 0, MODEL_CONTEXT_MAX, -1),
+	KEY(engine, device, DEVICE, .param = -1),
+	KEY(engine, activations, ACTIVATIONS, .param = -1),
+	KEY(engine, kv_type, KV_TYPE, .param = -1),
+	KEY(engine, threads, INT, 0, 1024, -1),
+	KEY(engine, kv_bytes, INT, 0, 1024 * GIB, -1),
+	KEY(engine, prefill_tokens, INT, 0, 8192, -1),
+	KEY(engine, max_sequences, INT, 0, 256, -1),
+	KEY(limits, frame_bytes, INT, 4096, GIB, -1),
+	KEY(limits, reply_bytes, INT, 4096, GIB, -1),
+	KEY(limits, frame_seconds, INT, 1, 3600, -1),
+	KEY(limits, stall_seconds, INT, 1, 86400, -1),
+	KEY(limits, connections, INT, 1, 65536, -1),
+	KEY(limits, connections_per_uid, INT, 1, 65536, -1),
+	KEY(limits, queue_per_uid, INT, 1, 65536, -1),
+	KEY(limits, bytes_per_uid, INT, 1048576, 1024 * GIB, -1),
+	KEY(limits, max_new_tokens, INT, 0, MODEL_CONTEXT_MAX, -1),
+	DEFAULT(max_new_tokens, INT, MAX_NEW_TOKENS, 0, MODEL_CONTEXT_MAX),
+	DEFAULT(do_sample, BOOL, DO_SAMPLE, 0, 0),
+	DEFAULT(temperature, FLOAT, TEMPERATURE, 0, 100),
+	DEFAULT(top_k, INT, TOP_K, 0, INT32_MAX),
+	DEFAULT(top_p, FLOAT, TOP_P, 1e-6, 1),
+	DEFAULT(min_p, FLOAT, MIN_P, 0, 1),
+	DEFAULT(typical_p, FLOAT, TYPICAL_P, 1e-6, 1),
+	DEFAULT(repetition_penalty, FLOAT, REPETITION_PENALTY, 1e-6, 100),
+	DEFAULT(presence_penalty, FLOAT, PRESENCE_PENALTY, -100, 100),
+	DEFAULT(frequency_penalty, FLOAT, FREQUENCY_PENALTY, -100, 100),
+	DEFAULT(penalty_window, INT, PENALTY_WINDOW, 0, INT32_MAX),
+	KEY(classes, use, PRINCIPALS, .param = -1),
+	KEY(classes, priority, PRINCIPALS, .param = -1),
+	KEY(classes, manage, PRINCIPALS, .param = -1),
+};
+
+/* Where a setting's failure goes. */
+struct parse {
+	struct config *config;
+	const struct config_text *text;
+	char *error;
+	size_t error_size;
+};
+
+static int __attribute__((format(printf, 4, 5)))
+refuse(const struct parse *p, const config_setting_t *at, int code, const char *format, ...)
+{
+	unsigned line;
+	const char *file = config_text_file(p->text, config_setting_source_line(at), &line);
+	int n = snprintf(p->error, p->error_size, "%s:%u: ", file, line);
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (n >= 0 && (size_t)n < p->error_size)
+		vsnprintf(p->error + n, p->error_size - n, format, arguments);
+	va_end(arguments);
+	return code;
+}
+
+static const char *type_name(const config_setting_t *s)
+{
+	switch (config_setting_type(s)) {
+	case CONFIG_TYPE_INT:
+	case CONFIG_TYPE_INT64: return "an integer";
+	case CONFIG_TYPE_FLOAT: return "a number with a fraction";
+	case CONFIG_TYPE_STRING: return "text";
+	case CONFIG_TYPE_BOOL: return "true or false";
+	case CONFIG_TYPE_ARRAY: return "an array";
+	case CONFIG_TYPE_LIST: return "a list";
+	default: return "a group";
+	}
+}
+
+static int wrong_type(
+	const struct parse *p, const struct key *key, const config_setting_t *s, const char *wanted)
+{
+	return refuse(p, s, -EINVAL, "%s.%s is %s, wanted %s", key->group, key->name, type_name(s),
+		wanted);
+}
+
+static bool setting_int(const config_setting_t *s, int64_t *ret)
+{
+	if (config_setting_type(s) == CONFIG_TYPE_INT)
+		*ret = config_setting_get_int(s);
+	else if (config_setting_type(s) == CONFIG_TYPE_INT64)
+		*ret = config_setting_get_int64(s);
+	else
+		return false;
+	return true;
+}
+
+static int parse_number(const struct parse *p, const struct key *key, const config_setting_t *s)
+{
+	void *field = (char *)p->config + key->offset;
+	int64_t integer = 0;
+	double number;
+	bool is_int = setting_int(s, &integer);
+
+	if (is_int)
+		number = (double)integer;
+	else if (key->type == TYPE_FLOAT && config_setting_type(s) == CONFIG_TYPE_FLOAT)
+		number = config_setting_get_float(s);
+	else
+		return wrong_type(p, key, s, key->type == TYPE_INT ? "an integer" : "a number");
+	if (!(number >= key->min && number <= key->max)) {
+		if (is_int)
+			return refuse(p, s, -ERANGE, "%s.%s is %lld, wanted %.0f to %.0f",
+				key->group, key->name, (long long)integer, key->min, key->max);
+		return refuse(p, s, -ERANGE, "%s.%s is %g, wanted %g to %g", key->group, key->name,
+			number, key->min, key->max);
+	}
+	if (key->type == TYPE_INT)
+		*(int64_t *)field = integer;
+	else
+		*(double *)field = number;
+	return 0;
+}
+
+static int parse_text(const struct parse *p, const struct key *key, const config_setting_t *s)
+{
+	void *field = (char *)p->config + key->offset;
+	const char *text;
+	char *end;
+
+	if (config_setting_type(s) != CONFIG_TYPE_STRING)
+		return wrong_type(
+			p, key, s, key->type == TYPE_MODE ? "text such as \"0660\"" : "text");
+	text = config_setting_get_string(s);
+	switch (key->type) {
+	case TYPE_MODE: {
+		unsigned long mode = strtoul(text, &end, 8);
+		if (end == text || *end || text[0] < '0' || text[0] > '7' || mode > 0777)
+			return refuse(p, s, -EINVAL,
+				"socket.mode is \"%s\", wanted octal digits up to \"0777\"", text);
+		p->config->socket.mode = mode;
+		return 0;
+	}
+	case TYPE_ACTIVATIONS:
+		if (strcmp(text, "fast") != 0 && strcmp(text, "exact") != 0)
+			return refuse(p, s, -EINVAL,
+				"engine.activations is \"%s\", wanted \"fast\" or \"exact\"", text);
+		*(enum activations *)field = text[0] == 'f' ? ACTIVATIONS_FAST : ACTIVATIONS_EXACT;
+		return 0;
+	case TYPE_KV_TYPE: {
+		int dtype = dtype_from_name(text);
+		if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+			return refuse(p, s, -EINVAL,
+				"engine.kv_type is \"%s\", wanted \"f32\", \"f16\" or \"bf16\"",
+				text);
+		*(int *)field = dtype;
+		return 0;
+	}
+	case TYPE_DEVICE:
+		if (!options_device_valid(text))
+			return refuse(p, s, -EINVAL,
+				"engine.device is \"%s\", wanted \"auto\", \"cpu\", \"reference\", "
+				"\"cuda\" or \"cuda:N\"",
+				text);
+		break;
+	default:
+		if (!text[0])
+			return refuse(p, s, -EINVAL, "%s.%s is empty", key->group, key->name);
+	}
+	char *copy = strdup(text);
+	if (!copy)
+		return -ENOMEM;
+	free(*(char **)field);
+	*(char **)field = copy;
+	return 0;
+}
+
+/* 1000: a uid; "zeph": a group; "gid:1000": a group by number. */
+static int parse_principal(const struct parse *p, const struct key *key, const config_setting_t *s,
+	struct principal *ret)
+{
+	int64_t number;
+	const char *text;
+	char *end;
+
+	if (setting_int(s, &number)) {
+		if (number < 0 || number >= UINT32_MAX)
+			return refuse(p, s, -ERANGE, "classes.%s: %lld is no uid", key->name,
+				(long long)number);
+		*ret = (struct principal){.id = number};
+		return 0;
+	}
+	if (config_setting_type(s) != CONFIG_TYPE_STRING)
+		return refuse(p, s, -EINVAL,
+			"classes.%s holds %s, wanted uids (1000) and groups (\"zeph\", "
+			"\"gid:1000\")",
+			key->name, type_name(s));
+	text = config_setting_get_string(s);
+	if (strncmp(text, "gid:", 4) == 0) {
+		errno = 0;
+		unsigned long long gid = strtoull(text + 4, &end, 10);
+		if (errno || end == text + 4 || *end || text[4] < '0' || text[4] > '9' ||
+			gid >= UINT32_MAX)
+			return refuse(
+				p, s, -EINVAL, "classes.%s: \"%s\" is no gid", key->name, text);
+		*ret = (struct principal){.group = true, .id = gid};
+		return 0;
+	}
+	const struct group *group = getgrnam(text);
+	if (!group)
+		return refuse(
+			p, s, -ENOENT, "classes.%s: there is no group \"%s\"", key->name, text);
+	*ret = (struct principal){.group = true, .id = group->gr_gid};
+	return 0;
+}
+
+static int parse_principals(const struct parse *p, const struct key *key, const config_setting_t *s)
+{
+	struct principals *field = (void *)((char *)p->config + key->offset);
+	int type = config_setting_type(s), n, r;
+
+	if (type != CONFIG_TYPE_LIST && type != CONFIG_TYPE_ARRAY)
+		return wrong_type(p, key, s, "a list of uids and groups");
+	n = config_setting_length(s);
+	field->items = calloc(n ? n : 1, sizeof(*field->items));
+	if (!field->items)
+		return -ENOMEM;
+	field->set = true;
+	for (int i = 0; i < n; i++) {
+		r = parse_principal(p, key, config_setting_get_elem(s, i), &field->items[i]);
+		if (r < 0)
+			return r;
+		field->n++;
+	}
+	return 0;
+}
+
+static int parse_setting(const struct parse *p, const char *group, const config_setting_t *s)
+{
+	const char *name = config_setting_name(s);
+	const struct key *key = NULL;
+	bool group_known = false;
+	int r;
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		if (strcmp(keys[i].group, group) != 0)
+			continue;
+		group_known = true;
+		if (strcmp(keys[i].name, name) == 0)
+			key = &keys[i];
+	}
+	if (!group_known || !key)
+		return refuse(p, s, -EINVAL, "unknown key %s.%s", group, name);
+	switch (key->type) {
+	case TYPE_INT:
+	case TYPE_FLOAT: r = parse_number(p, key, s); break;
+	case TYPE_BOOL:
+		if (config_setting_type(s) != CONFIG_TYPE_BOOL)
+			return wrong_type(p, key, s, "true or false");
+		*(bool *)((char *)p->config + key->offset) = config_setting_get_bool(s);
+		r = 0;
+		break;
+	case TYPE_PRINCIPALS: r = parse_principals(p, key, s); break;
+	default: r = parse_text(p, key, s);
+	}
+	if (r == 0 && key->param >= 0)
+		p->config->defaults.set |= UINT64_C(1) << key->param;
+	return r;
+}
+
+static int parse_group(const struct parse *p, const config_setting_t *group)
+{
+	const char *name = config_setting_name(group);
+	bool known = false;
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		known |= strcmp(keys[i].group, name) == 0;
+	if (!known)
+		return refuse(p, group, -EINVAL,
+			"unknown group %s, wanted socket, model, engine, limits, defaults or "
+			"classes",
+			name);
+	if (config_setting_type(group) != CONFIG_TYPE_GROUP)
+		return refuse(
+			p, group, -EINVAL, "%s is %s, wanted a group", name, type_name(group));
+	for (int i = 0; r == 0 && i < config_setting_length(group); i++)
+		r = parse_setting(p, name, config_setting_get_elem(group, i));
+	return r;
+}
+
+int config_parse(struct config *c, const struct config_text *text, char *error, size_t error_size)
+{
+	const struct parse p = {c, text, error, error_size};
+	config_t file;
+	int r = 0;
+
+	config_init(&file);
+	if (config_read_string(&file, text->text) != CONFIG_TRUE) {
+		unsigned line;
+		const char *name = config_text_file(text, config_error_line(&file), &line);
+		snprintf(error, error_size, "%s:%u: %s", name, line, config_error_text(&file));
+		r = -EINVAL;
+	}
+	const config_setting_t *root = config_root_setting(&file);
+	for (int i = 0; r == 0 && i < config_setting_length(root); i++)
+		r = parse_group(&p, config_setting_get_elem(root, i));
+	config_destroy(&file);
+	return r;
+}

@@ -1,0 +1,32 @@
+/* The configuration's text with its @include lines expanded, and where each line came from. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_FILES_MAX 16         /* the file and all that it includes */
+#define CONFIG_BYTES_MAX (1u << 20) /* all of them together */
+
+struct config_line {
+	uint32_t file; /* index in files */
+	uint32_t line; /* from 1 */
+};
+
+struct config_text {
+	char *text; /* terminated */
+	size_t len, size;
+	struct config_line *lines; /* [n_lines] */
+	size_t n_lines, lines_size;
+	char *files[CONFIG_FILES_MAX]; /* paths */
+	uint32_t n_files;
+};
+
+/* Reads the file and what it includes. Each must be a regular file that belongs to root or to the
+ * daemon's user and that nobody else can write; an integer beyond 32 bits must have the suffix L,
+ * because libconfig cuts it without a word. 0, -ENOENT where the first file does not exist, or
+ * another negative errno, with "FILE:LINE: sentence" in error. */
+int config_text_read(const char *path, struct config_text *ret, char *error, size_t error_size);
+void config_text_done(struct config_text *t); /* frees and empties */
+
+/* Where a line of the expanded text (from 1) was written. */
+const char *config_text_file(const struct config_text *t, unsigned line, unsigned *ret_line);

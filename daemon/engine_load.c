@@ -1,0 +1,169 @@
+/* The way from a file to a running engine, on the engine thread. Owns nothing: what is loaded
+ * belongs to the caller. */
+#include "daemon/engine_load.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "engine/device.h"
+#include "engine/digest.h"
+#include "engine/kv.h"
+#include "engine/utf8.h"
+
+int engine_setup_init(struct engine_setup *s, const struct config *c)
+{
+	*s = (struct engine_setup){
+		.path = strdup(c->model.path),
+		.template_name = c->model.template_name ? strdup(c->model.template_name) : NULL,
+		.device = strdup(c->engine.device ? c->engine.device : "auto"),
+		.sliding_window = c->model.sliding_window,
+		.context = c->model.context,
+		.threads = c->engine.threads,
+		.prefill_tokens = c->engine.prefill_tokens,
+		.max_sequences = c->engine.max_sequences,
+		.kv_bytes = c->engine.kv_bytes,
+		.kv_type = c->engine.kv_type,
+		.activations = c->engine.activations,
+	};
+	if (!s->path || !s->device || (c->model.template_name && !s->template_name)) {
+		engine_setup_done(s);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void engine_setup_done(struct engine_setup *s)
+{
+	free(s->path);
+	free(s->template_name);
+	free(s->device);
+	*s = (struct engine_setup){};
+}
+
+/* A sentence about the file, its folders left out. */
+static void hide_folders(char *sentence, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	size_t folders = slash ? (size_t)(slash - path) + 1 : 0;
+	char *at;
+
+	if (folders == 0)
+		return;
+	while ((at = strstr(sentence, path)))
+		memmove(at, at + folders, strlen(at + folders) + 1);
+}
+
+/* The most bytes that one token adds to a text, repaired to UTF-8. */
+static uint32_t longest_piece(const struct tokenizer *t)
+{
+	size_t most = 3; /* U+FFFD */
+
+	for (uint32_t id = 0; t && id < tokenizer_vocab(t); id++) {
+		struct gguf_string piece = tokenizer_piece(t, (int32_t)id);
+		size_t n = utf8_repair(piece.text, piece.len, NULL);
+		most = n > most ? n : most;
+	}
+	return (uint32_t)most;
+}
+
+/* What tells a file from its other versions. */
+static struct file_key file_key(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return (struct file_key){};
+	return (struct file_key){
+		.dev = st.st_dev,
+		.ino = st.st_ino,
+		.size = st.st_size,
+		.mtime_nsec = st.st_mtim.tv_sec * 1000000000ull + st.st_mtim.tv_nsec,
+		.ctime_nsec = st.st_ctim.tv_sec * 1000000000ull + st.st_ctim.tv_nsec,
+	};
+}
+
+static int load(const struct engine_setup *s, const struct weights_progress *progress,
+	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
+{
+	const struct model_options model_options = {s->template_name, s->sliding_window};
+	const struct device_options device_options = {s->device, s->threads, s->activations};
+	struct engine_options options;
+	struct file_key key = file_key(s->path), after;
+	size_t len;
+	int r;
+
+	r = device_open(&device_options, &l->backend, report->error, sizeof(report->error));
+	if (r < 0)
+		return r;
+	r = model_open(s->path, &model_options, &l->model, report->error, sizeof(report->error));
+	if (r < 0)
+		return r;
+	engine_options_default(&options);
+	options.context = s->context && s->context < l->model->config.context
+				  ? s->context
+				  : l->model->config.context;
+	options.kv_bytes = s->kv_bytes;
+	options.kv_dtype = s->kv_type >= 0 ? (enum dtype)s->kv_type
+					   : device_kv_dtype(l->backend, s->activations);
+	if (s->max_sequences)
+		options.max_sequences = s->max_sequences;
+	if (s->prefill_tokens)
+		options.prefill_tokens = s->prefill_tokens;
+	r = weights_load(l->model, &l->backend, 1, NULL, options.context, progress, &l->weights,
+		report->error, sizeof(report->error));
+	if (r < 0)
+		return r;
+	r = engine_new(
+		l->weights, &options, sink, &l->engine, report->error, sizeof(report->error));
+	if (r < 0)
+		return r;
+
+	after = file_key(s->path);
+	if (memcmp(&key, &after, sizeof(key)) == 0)
+		report->key = key; /* not exchanged while it was read */
+	report->device = l->backend->device;
+	report->kv_dtype = options.kv_dtype;
+	report->weight_bytes = l->weights->bytes;
+	report->page_bytes = kv_page_bytes(&l->model->config, options.kv_dtype);
+	report->piece_bytes = longest_piece(l->model->tokenizer);
+	if (l->model->template) {
+		const char *source = template_source(l->model->template, &len);
+		r = digest_sha256(source, len, report->template_hash);
+		if (r < 0)
+			return r;
+	}
+	engine_stats(l->engine, &report->stats);
+	report->model = l->model;
+	return 0;
+}
+
+int engine_load(const struct engine_setup *s, const struct weights_progress *progress,
+	const struct engine_sink *sink, struct engine_load *ret, struct engine_report *report)
+{
+	struct engine_load l = {};
+	int r;
+
+	report->error[0] = 0;
+	r = load(s, progress, sink, &l, report);
+	if (r < 0) {
+		if (!report->error[0])
+			snprintf(report->error, sizeof(report->error), "%s", strerror(-r));
+		hide_folders(report->error, s->path);
+		engine_load_done(&l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+void engine_load_done(struct engine_load *l)
+{
+	engine_free(l->engine);
+	weights_free(l->weights);
+	model_free(l->model);
+	backend_free(l->backend);
+	*l = (struct engine_load){};
+}

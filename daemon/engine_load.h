@@ -1,0 +1,32 @@
+/* From the configuration to a running engine: model file, device, weights, KV. */
+#pragma once
+
+#include "daemon/config.h"
+#include "daemon/engine_thread.h"
+#include "engine/model.h"
+
+/* What the load needs of the configuration: its own copy. */
+struct engine_setup {
+	char *path, *template_name, *device;
+	int64_t sliding_window;
+	uint32_t context, threads, prefill_tokens, max_sequences;
+	uint64_t kv_bytes;
+	int kv_type; /* -1: by device and activations */
+	enum activations activations;
+};
+int engine_setup_init(struct engine_setup *s, const struct config *c); /* -ENOMEM */
+void engine_setup_done(struct engine_setup *s);
+
+/* Everything that is loaded. */
+struct engine_load {
+	struct model *model;
+	struct backend *backend;
+	struct weights *weights;
+	struct engine *engine;
+};
+
+/* Fills *ret and the report's constant part. A negative errno with the sentence, in which the path
+ * stands as the file's name alone: clients read it too. */
+int engine_load(const struct engine_setup *s, const struct weights_progress *progress,
+	const struct engine_sink *sink, struct engine_load *ret, struct engine_report *report);
+void engine_load_done(struct engine_load *l); /* frees; accepts what is half there */

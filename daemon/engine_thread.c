@@ -1,0 +1,385 @@
+/* The engine's thread and its two meeting places. The mailbox and the outbox are lists behind one
+ * mutex each; a flag beside the mailbox is read between layers, so that a cancel does not wait for
+ * the step to end. */
+#include "daemon/engine_thread.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/engine_load.h"
+
+#define PROGRESS_USEC 100000 /* between two reports of a load */
+
+enum order_kind { ORDER_SUBMIT, ORDER_CANCEL, ORDER_PAUSE, ORDER_RESUME };
+
+struct order {
+	struct order *next;
+	enum order_kind kind;
+	struct job *job; /* SUBMIT: owned */
+	uint64_t id;
+	enum failure failure;
+	char reason[256];
+};
+
+struct engine_thread {
+	pthread_t thread;
+	struct engine_setup setup;
+	int wake_fd; /* eventfd: the outbox or the report changed */
+
+	pthread_mutex_t mail_lock;
+	pthread_cond_t mail_came;
+	struct order *mail, **mail_end;
+	bool pinged;
+	atomic_bool urgent; /* a cancel or the end is in the mail */
+	atomic_bool quit;
+	_Atomic uint64_t beat_usec;
+
+	pthread_mutex_t out_lock;
+	struct event *out, **out_end;
+	struct engine_report report;
+
+	/* the thread's own */
+	struct engine_load load;
+	struct event *emitted, **emitted_end; /* by this step */
+	uint64_t told_usec;
+};
+
+static uint64_t now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void beat(struct engine_thread *t)
+{
+	atomic_store(&t->beat_usec, now_usec());
+}
+
+static void wake_io(struct engine_thread *t)
+{
+	uint64_t one = 1;
+	ssize_t n = write(t->wake_fd, &one, sizeof(one));
+
+	/* EAGAIN: the counter is full, so the loop is awake already */
+	assert(n == sizeof(one) || errno == EAGAIN);
+}
+
+/* The engine's sink: collects what a step says, so that the outbox is locked once a step. */
+static void emit(void *userdata, struct event *event)
+{
+	struct engine_thread *t = userdata;
+
+	event->next = NULL;
+	*t->emitted_end = event;
+	t->emitted_end = &event->next;
+}
+
+/* The engine's question between layers. */
+static bool stop_asked(void *userdata)
+{
+	struct engine_thread *t = userdata;
+
+	beat(t);
+	return atomic_load(&t->urgent);
+}
+
+static int load_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct engine_thread *t = userdata;
+	uint64_t now = now_usec();
+
+	atomic_store(&t->beat_usec, now);
+	if (now - t->told_usec >= PROGRESS_USEC || done_bytes == total_bytes) {
+		t->told_usec = now;
+		pthread_mutex_lock(&t->out_lock);
+		t->report.load_done_bytes = done_bytes;
+		t->report.load_total_bytes = total_bytes;
+		pthread_mutex_unlock(&t->out_lock);
+		wake_io(t);
+	}
+	return atomic_load(&t->quit);
+}
+
+/* Hands over what the step said, and the numbers as they are now. */
+static void publish(struct engine_thread *t, enum engine_state state, const char *error)
+{
+	struct engine_stats stats;
+	bool news;
+
+	engine_stats(t->load.engine, &stats);
+	pthread_mutex_lock(&t->out_lock);
+	news = t->emitted || t->report.state != state;
+	if (t->emitted) {
+		*t->out_end = t->emitted;
+		t->out_end = t->emitted_end;
+		t->emitted = NULL;
+		t->emitted_end = &t->emitted;
+	}
+	if (t->report.state != state && error)
+		snprintf(t->report.error, sizeof(t->report.error), "%s", error);
+	t->report.state = state;
+	t->report.stats = stats;
+	pthread_mutex_unlock(&t->out_lock);
+	if (news)
+		wake_io(t);
+}
+
+static struct order *order_free(struct order *o)
+{
+	if (o)
+		job_free(o->job);
+	free(o);
+	return NULL;
+}
+
+static void obey(struct engine *e, struct order *o)
+{
+	switch (o->kind) {
+	case ORDER_SUBMIT:
+		engine_submit(e, o->job);
+		o->job = NULL; /* consumed */
+		break;
+	case ORDER_CANCEL: engine_cancel(e, o->id, o->failure, o->reason); break;
+	case ORDER_PAUSE: engine_pause(e, o->id, true); break;
+	case ORDER_RESUME: engine_pause(e, o->id, false); break;
+	}
+}
+
+/* Takes all mail; waits for some if `idle`. */
+static struct order *take_mail(struct engine_thread *t, bool idle)
+{
+	struct order *mail;
+
+	pthread_mutex_lock(&t->mail_lock);
+	while (idle && !t->mail && !atomic_load(&t->quit)) {
+		if (t->pinged) {
+			t->pinged = false;
+			beat(t);
+		}
+		pthread_cond_wait(&t->mail_came, &t->mail_lock);
+	}
+	mail = t->mail;
+	t->mail = NULL;
+	t->mail_end = &t->mail;
+	t->pinged = false;
+	if (!atomic_load(&t->quit))
+		atomic_store(&t->urgent, false);
+	pthread_mutex_unlock(&t->mail_lock);
+	beat(t);
+	return mail;
+}
+
+static void serve(struct engine_thread *t)
+{
+	enum engine_state state = ENGINE_READY;
+	bool idle = true;
+
+	while (!atomic_load(&t->quit)) {
+		struct order *mail = take_mail(t, idle);
+		int r;
+
+		while (mail) {
+			struct order *next = mail->next;
+
+			obey(t->load.engine, mail);
+			order_free(mail);
+			mail = next;
+		}
+		r = state == ENGINE_READY ? engine_step(t->load.engine) : 0;
+		if (r < 0)
+			state = ENGINE_BROKEN;
+		idle = r <= 0;
+		publish(t, state,
+			t->load.backend->error[0] ? t->load.backend->error : "no reason given");
+	}
+}
+
+static void *thread_main(void *userdata)
+{
+	struct engine_thread *t = userdata;
+	const struct weights_progress progress = {load_progress, t};
+	const struct engine_sink sink = {emit, t};
+	struct engine_report report = {.state = ENGINE_LOADING};
+	int r;
+
+	beat(t);
+	r = engine_load(&t->setup, &progress, &sink, &t->load, &report);
+	report.state = r < 0 ? ENGINE_REFUSED : ENGINE_READY;
+	pthread_mutex_lock(&t->out_lock);
+	report.load_done_bytes = t->report.load_done_bytes;
+	report.load_total_bytes = t->report.load_total_bytes;
+	t->report = report;
+	pthread_mutex_unlock(&t->out_lock);
+	wake_io(t);
+	if (r == 0) {
+		engine_set_stop(t->load.engine, stop_asked, t);
+		serve(t);
+	}
+	return NULL;
+}
+
+int engine_thread_new(const struct config *c, struct engine_thread **ret)
+{
+	struct engine_thread *t = calloc(1, sizeof(*t));
+	int r;
+
+	assert(c->model.path);
+	if (!t)
+		return -ENOMEM;
+	t->mail_end = &t->mail;
+	t->out_end = &t->out;
+	t->emitted_end = &t->emitted;
+	pthread_mutex_init(&t->mail_lock, NULL);
+	pthread_mutex_init(&t->out_lock, NULL);
+	pthread_cond_init(&t->mail_came, NULL);
+	beat(t);
+	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = t->wake_fd < 0 ? -errno : engine_setup_init(&t->setup, c);
+	if (r == 0)
+		r = -pthread_create(&t->thread, NULL, thread_main, t);
+	if (r < 0) {
+		if (t->wake_fd >= 0)
+			close(t->wake_fd);
+		engine_setup_done(&t->setup);
+		free(t);
+		return r;
+	}
+	pthread_setname_np(t->thread, "zephd-engine");
+	*ret = t;
+	return 0;
+}
+
+static void free_events(struct event *e)
+{
+	while (e) {
+		struct event *next = e->next;
+
+		event_free(e);
+		e = next;
+	}
+}
+
+struct engine_thread *engine_thread_free(struct engine_thread *t)
+{
+	if (!t)
+		return NULL;
+	pthread_mutex_lock(&t->mail_lock);
+	atomic_store(&t->quit, true);
+	atomic_store(&t->urgent, true);
+	pthread_cond_signal(&t->mail_came);
+	pthread_mutex_unlock(&t->mail_lock);
+	pthread_join(t->thread, NULL);
+
+	engine_load_done(&t->load);
+	while (t->mail) {
+		struct order *next = t->mail->next;
+
+		order_free(t->mail);
+		t->mail = next;
+	}
+	free_events(t->out);
+	free_events(t->emitted);
+	pthread_cond_destroy(&t->mail_came);
+	pthread_mutex_destroy(&t->out_lock);
+	pthread_mutex_destroy(&t->mail_lock);
+	engine_setup_done(&t->setup);
+	close(t->wake_fd);
+	free(t);
+	return NULL;
+}
+
+int engine_thread_fd(const struct engine_thread *t)
+{
+	return t->wake_fd;
+}
+
+void engine_thread_collect(
+	struct engine_thread *t, struct event **ret_events, struct engine_report *ret)
+{
+	uint64_t count;
+
+	/* first the counter, then the list: what comes in between wakes the loop once more */
+	if (read(t->wake_fd, &count, sizeof(count)) < 0)
+		assert(errno == EAGAIN);
+	pthread_mutex_lock(&t->out_lock);
+	*ret_events = t->out;
+	t->out = NULL;
+	t->out_end = &t->out;
+	*ret = t->report;
+	pthread_mutex_unlock(&t->out_lock);
+}
+
+static struct order *order_new(enum order_kind kind, uint64_t id)
+{
+	struct order *o = calloc(1, sizeof(*o));
+
+	if (o) {
+		o->kind = kind;
+		o->id = id;
+	}
+	return o;
+}
+
+static int post(struct engine_thread *t, struct order *o, bool urgent)
+{
+	pthread_mutex_lock(&t->mail_lock);
+	*t->mail_end = o;
+	t->mail_end = &o->next;
+	if (urgent)
+		atomic_store(&t->urgent, true);
+	pthread_cond_signal(&t->mail_came);
+	pthread_mutex_unlock(&t->mail_lock);
+	return 0;
+}
+
+int engine_thread_submit(struct engine_thread *t, struct job *job)
+{
+	struct order *o = order_new(ORDER_SUBMIT, job->id);
+
+	if (!o)
+		return -ENOMEM;
+	o->job = job;
+	return post(t, o, false);
+}
+
+int engine_thread_cancel(
+	struct engine_thread *t, uint64_t id, enum failure failure, const char *reason)
+{
+	struct order *o = order_new(ORDER_CANCEL, id);
+
+	if (!o)
+		return -ENOMEM;
+	o->failure = failure;
+	snprintf(o->reason, sizeof(o->reason), "%s", reason ? reason : "");
+	return post(t, o, true);
+}
+
+int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused)
+{
+	struct order *o = order_new(paused ? ORDER_PAUSE : ORDER_RESUME, id);
+
+	return o ? post(t, o, false) : -ENOMEM;
+}
+
+uint64_t engine_thread_beat(const struct engine_thread *t)
+{
+	return atomic_load(&t->beat_usec);
+}
+
+void engine_thread_ping(struct engine_thread *t)
+{
+	pthread_mutex_lock(&t->mail_lock);
+	t->pinged = true;
+	pthread_cond_signal(&t->mail_came);
+	pthread_mutex_unlock(&t->mail_lock);
+}

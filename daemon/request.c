@@ -1,0 +1,374 @@
+/* One request's life. It belongs to the I/O thread; the text worker gets its call and gives it
+ * back, the engine gets a job under the request's id, and events find their request by that id. A
+ * request whose client is gone stays until the engine's last word, so that what it used is
+ * charged. */
+#include "daemon/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/answer.h"
+#include "daemon/generation.h"
+
+const char *phase_name(enum phase p)
+{
+	static const char *const names[] = {"loading", "text", "queued", "prefill", "generate"};
+
+	return names[p];
+}
+
+static bool generates(const struct request *r)
+{
+	return r->method == METHOD_CHAT || r->method == METHOD_COMPLETE;
+}
+
+static struct request *find(struct server *s, uint64_t id)
+{
+	struct request *r;
+
+	LIST_FOREACH(r, &s->buckets[id % REQUEST_BUCKETS], bucket)
+	if (r->id == id)
+		return r;
+	return NULL;
+}
+
+static void charge(struct request *r, size_t bytes)
+{
+	r->charged_bytes += bytes;
+	r->user->bytes += bytes;
+}
+
+static void leave_peer(struct request *r)
+{
+	if (!r->peer)
+		return;
+	TAILQ_REMOVE(&r->peer->requests, r, peer_link);
+	r->peer->n_requests--;
+	peer_touch(r->peer);
+	r->peer = NULL;
+}
+
+void request_free(struct request *r)
+{
+	leave_peer(r);
+	LIST_REMOVE(r, bucket);
+	TAILQ_REMOVE(&r->server->requests, r, link);
+	r->user->requests--;
+	r->user->bytes -= r->charged_bytes;
+	sd_event_source_disable_unref(r->deadline);
+	call_free(r->call);
+	free(r->reply.text);
+	free(r->reply.tokens);
+	msgpack_sbuffer_destroy(&r->reply.logprobs);
+	free(r);
+}
+
+/* Answers with an error and frees. */
+static void fail(struct request *r, enum rpc_error e, const char *sentence)
+{
+	if (e == E_CANCELLED)
+		r->server->cancelled++;
+	else
+		r->server->failed++;
+	if (r->peer)
+		peer_answer_error(r->peer, r->rpc_id, e, "%s", sentence);
+	request_free(r);
+}
+
+static enum rpc_error failure_error(enum failure f)
+{
+	switch (f) {
+	case FAILURE_CANCELLED: return E_CANCELLED;
+	case FAILURE_TIMEOUT: return E_TIMEOUT;
+	case FAILURE_TOO_LARGE: return E_TOO_LARGE;
+	default: return E_ENGINE;
+	}
+}
+
+void request_stop(struct request *r, enum failure failure, const char *reason)
+{
+	if (r->phase >= PHASE_QUEUED) {
+		/* without memory for the order it runs to its end */
+		(void)engine_thread_cancel(r->server->engine, r->id, failure, reason);
+	} else if (failure != FAILURE_NONE) {
+		fail(r, failure_error(failure), reason);
+	} else if (!generates(r)) {
+		fail(r, E_CANCELLED, "cancelled by its own client");
+	} else {
+		r->server->cancelled++;
+		answer_result(r, NULL);
+		request_free(r);
+	}
+}
+
+void request_orphan(struct request *r)
+{
+	leave_peer(r);
+	if (r->phase >= PHASE_QUEUED) {
+		(void)engine_thread_cancel(r->server->engine, r->id, FAILURE_NONE, NULL);
+	} else {
+		r->server->cancelled++;
+		request_free(r);
+	}
+}
+
+void request_pause(struct request *r, bool paused)
+{
+	if (r->stream && r->phase >= PHASE_QUEUED)
+		(void)engine_thread_pause(r->server->engine, r->id, paused);
+}
+
+static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	request_stop(userdata, FAILURE_TIMEOUT, "deadline_ms passed");
+	return 0;
+}
+
+/* Gives the call to the text worker. */
+static void start_text(struct request *r)
+{
+	struct text_task *t = calloc(1, sizeof(*t));
+
+	if (!t) {
+		fail(r, E_ENGINE, "out of memory for the request's text");
+		return;
+	}
+	r->phase = PHASE_TEXT;
+	t->id = r->id;
+	t->call = r->call;
+	r->call = NULL; /* consumed */
+	text_worker_submit(r->server->text, t);
+}
+
+/* Goes on as far as the model's state allows; may free the request. */
+static void advance(struct request *r)
+{
+	const struct engine_report *report = &r->server->report;
+
+	if (report->state == ENGINE_READY && r->server->text)
+		start_text(r);
+	else if (report->state == ENGINE_BROKEN)
+		fail(r, E_ENGINE, "the device failed, zephd is about to start anew");
+	else if (report->state == ENGINE_REFUSED)
+		fail(r, E_MODEL, report->error);
+}
+
+int request_new(struct peer *p, struct call *c)
+{
+	struct server *s = p->server;
+	struct request *r = calloc(1, sizeof(*r));
+	const struct params *params = &c->params;
+
+	if (!r)
+		goto no_memory;
+	r->arrived_usec = server_now_usec(s);
+	if (params_has(params, PARAM_DEADLINE_MS)) {
+		uint64_t usec = (uint64_t)params->deadline_ms * 1000;
+		uint64_t deadline = usec > UINT64_MAX / 2 ? UINT64_MAX / 2 : usec;
+
+		if (sd_event_add_time(s->event, &r->deadline, CLOCK_MONOTONIC,
+			    r->arrived_usec + deadline, 1000, on_deadline, r) < 0) {
+			free(r);
+			goto no_memory;
+		}
+	}
+	r->server = s;
+	r->peer = p;
+	r->user = p->user;
+	r->id = ++s->last_request;
+	r->rpc_id = c->message.id;
+	r->method = c->method;
+	r->tag = params->tag;
+	r->stream = params_has(params, PARAM_STREAM) && params->stream;
+	r->phase = PHASE_LOADING;
+	r->call = c;
+	msgpack_sbuffer_init(&r->reply.logprobs);
+	TAILQ_INSERT_TAIL(&p->requests, r, peer_link);
+	p->n_requests++;
+	TAILQ_INSERT_TAIL(&s->requests, r, link);
+	LIST_INSERT_HEAD(&s->buckets[r->id % REQUEST_BUCKETS], r, bucket);
+	r->user->requests++;
+	charge(r, sizeof(*r) + c->frame_len);
+	if (s->report.state == ENGINE_LOADING)
+		answer_loading(r, s->report.load_done_bytes, s->report.load_total_bytes);
+	else
+		advance(r);
+	return 0;
+
+no_memory:
+	peer_answer_error(p, c->message.id, E_BUSY, "out of memory for another request");
+	return -ENOMEM;
+}
+
+void request_model_ready(struct server *s)
+{
+	struct request *r, *next;
+
+	for (r = TAILQ_FIRST(&s->requests); r; r = next) {
+		next = TAILQ_NEXT(r, link);
+		if (r->phase == PHASE_LOADING)
+			advance(r);
+	}
+}
+
+void request_model_progress(struct server *s)
+{
+	struct request *r;
+
+	TAILQ_FOREACH(r, &s->requests, link)
+	if (r->phase == PHASE_LOADING)
+		answer_loading(r, s->report.load_done_bytes, s->report.load_total_bytes);
+}
+
+static void submit(struct request *r, struct text_task *t)
+{
+	char sentence[512];
+	enum rpc_error error;
+	struct job *job = generation_job(r, t, &error, sentence, sizeof(sentence));
+
+	if (!job) {
+		fail(r, error, sentence);
+		return;
+	}
+	if (engine_thread_submit(r->server->engine, job) < 0) {
+		job_free(job);
+		fail(r, E_ENGINE, "out of memory for the request");
+		return;
+	}
+	r->phase = PHASE_QUEUED;
+	r->call = t->call;
+	t->call = NULL; /* consumed */
+	if (r->peer && r->peer->paused)
+		request_pause(r, true);
+}
+
+void request_text_done(struct server *s, struct text_task *t)
+{
+	struct request *r = find(s, t->id);
+	uint64_t reply_bytes = (uint64_t)s->config.limits.reply_bytes;
+
+	if (!r) { /* cancelled in between */
+	} else if (t->error != RPC_OK) {
+		fail(r, t->error, t->sentence);
+	} else if (generates(r)) {
+		submit(r, t);
+	} else if (t->tokens.n * 5 + t->text_len + 64 > reply_bytes) {
+		fail(r, E_TOO_LARGE, "the result is over limits.reply_bytes");
+	} else {
+		s->done++;
+		answer_text(r, t);
+		request_free(r);
+	}
+	text_task_free(t);
+}
+
+static int grow(void **array, uint32_t n, uint32_t *size, size_t item)
+{
+	if (n <= *size)
+		return 0;
+	uint32_t larger = n * 2;
+	void *p = reallocarray(*array, larger, item);
+
+	if (!p)
+		return -ENOMEM;
+	*array = p;
+	*size = larger;
+	return 0;
+}
+
+/* Keeps the event's logprobs, packed as they will be sent. */
+static int keep_logprobs(struct request *r, const struct event *e)
+{
+	struct reply_buffer *b = &r->reply;
+	size_t before = b->logprobs.size;
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, &b->logprobs, msgpack_sbuffer_write);
+	for (uint32_t i = 0; i < e->n_logprobs; i++)
+		answer_pack_logprob(&pk, r->server->report.model, &e->logprobs[i], true);
+	b->n_logprobs += e->n_logprobs;
+	charge(r, b->logprobs.size - before);
+	return e->n_logprobs && b->logprobs.size == before ? -ENOMEM : 0;
+}
+
+static int keep_tokens(struct request *r, const struct event *e)
+{
+	struct reply_buffer *b = &r->reply;
+	void *tokens = b->tokens;
+
+	if (b->len + e->text_len + 1 > b->size) {
+		size_t size = (b->len + e->text_len + 1) * 2;
+		char *text = realloc(b->text, size);
+
+		if (!text)
+			return -ENOMEM;
+		b->text = text;
+		b->size = size;
+	}
+	if (grow(&tokens, b->n_tokens + e->n_tokens, &b->tokens_size, sizeof(*b->tokens)) < 0)
+		return -ENOMEM;
+	b->tokens = tokens;
+	if (e->text_len)
+		memcpy(b->text + b->len, e->text, e->text_len);
+	b->len += e->text_len;
+	if (e->n_tokens)
+		memcpy(b->tokens + b->n_tokens, e->tokens, e->n_tokens * sizeof(*e->tokens));
+	b->n_tokens += e->n_tokens;
+	charge(r, e->text_len + e->n_tokens * sizeof(*e->tokens));
+	return 0;
+}
+
+static void on_done(struct request *r, const struct event *e)
+{
+	r->user->prompt_tokens += e->prompt_tokens;
+	r->user->completion_tokens += e->completion_tokens;
+	r->user->device_usec += e->device_usec;
+	if (e->failure != FAILURE_NONE) {
+		fail(r, failure_error(e->failure), e->reason);
+		return;
+	}
+	if (e->finish == FINISH_CANCELLED)
+		r->server->cancelled++;
+	else
+		r->server->done++;
+	answer_result(r, e);
+	request_free(r);
+}
+
+static void on_event(struct request *r, const struct event *e)
+{
+	size_t logprobs_at = r->reply.logprobs.size;
+	int code = 0;
+
+	switch (e->kind) {
+	case EVENT_QUEUED: answer_queued(r, e->position); break;
+	case EVENT_PREFILL:
+		r->phase = e->done < e->total ? PHASE_PREFILL : PHASE_GENERATE;
+		answer_prefill(r, e->done, e->total);
+		break;
+	case EVENT_ECHO: code = keep_logprobs(r, e); break;
+	case EVENT_TOKENS:
+		r->phase = PHASE_GENERATE;
+		code = keep_tokens(r, e);
+		if (code == 0)
+			code = keep_logprobs(r, e);
+		if (code == 0)
+			answer_tokens(r, e, logprobs_at);
+		break;
+	case EVENT_DONE: on_done(r, e); return;
+	}
+	if (code < 0)
+		request_stop(r, FAILURE_MEMORY, "out of memory for the reply");
+}
+
+void request_event(struct server *s, struct event *e)
+{
+	struct request *r = find(s, e->job);
+
+	if (r)
+		on_event(r, e);
+	event_free(e);
+}

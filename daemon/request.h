@@ -1,0 +1,73 @@
+/* One request on its way: text worker, engine, answer. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <msgpack.h>
+
+#include "daemon/peer.h"
+#include "daemon/server.h"
+
+enum phase {
+	PHASE_LOADING, /* waits for the model */
+	PHASE_TEXT,    /* with the text worker */
+	PHASE_QUEUED,  /* with the engine, which has not begun */
+	PHASE_PREFILL,
+	PHASE_GENERATE,
+};
+const char *phase_name(enum phase p);
+
+struct request {
+	LIST_ENTRY(request) bucket;
+	TAILQ_ENTRY(request) link, peer_link;
+	struct server *server;
+	struct peer *peer; /* NULL: lost; the engine's last word is awaited all the same */
+	struct user *user;
+	uint64_t id; /* the daemon's own, unique */
+	uint32_t rpc_id;
+	enum method method;
+	struct rpc_tag tag;
+	bool stream, echo;
+	enum phase phase;
+	uint64_t arrived_usec;
+	uint64_t charged_bytes;
+	sd_event_source *deadline;
+	struct call *call; /* NULL while the text worker has it */
+
+	/* once it is a job */
+	struct generation generation;
+	uint32_t prompt_tokens;
+	char prompt_hash[65];
+
+	/* the reply so far */
+	struct reply_buffer {
+		char *text;
+		size_t len, size;
+		int32_t *tokens;
+		uint32_t n_tokens, tokens_size;
+		msgpack_sbuffer logprobs; /* packed, one after the other */
+		uint32_t n_logprobs;
+	} reply;
+};
+
+/* Takes the call over on success and starts on it; on failure the peer has been answered. */
+int request_new(struct peer *p, struct call *c);
+
+/* The model is there, or will not be: goes on with those that waited for it. */
+void request_model_ready(struct server *s);
+void request_model_progress(struct server *s);
+
+/* What the other threads have to say; both take their argument over. */
+void request_text_done(struct server *s, struct text_task *t);
+void request_event(struct server *s, struct event *e);
+
+/* Ends a request. FAILURE_NONE: its own client asked, it gets what there is. Returns at once; the
+ * answer may come later. May free the request. */
+void request_stop(struct request *r, enum failure failure, const char *reason);
+/* Its connection is gone: nobody is answered. May free the request. */
+void request_orphan(struct request *r);
+void request_pause(struct request *r, bool paused);
+/* At the daemon's end, when no thread runs any more. */
+void request_free(struct request *r);
