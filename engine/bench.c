@@ -424,6 +424,7 @@ int main(int argc, char **argv)
 	struct weights *w = NULL;
 	struct backend *b = NULL;
 	struct model *m = NULL;
+	struct device_found found;
 	struct arguments a;
 	char error[512] = "no memory";
 	uint32_t context;
@@ -434,7 +435,7 @@ int main(int argc, char **argv)
 		return r < 0 ? 2 : 0;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
 	if (r == 0)
-		r = device_open(&a.device, &b, error, sizeof(error));
+		r = device_open(&a.device, &b, &found, error, sizeof(error));
 	if (r == 0) {
 		context = a.depth + a.prompt + a.generate + 2;
 		r = weights_load(m, &b, 1, NULL, context, NULL, &w, error, sizeof(error));

@@ -46,6 +46,9 @@ static int put(struct load *l, struct backend *b, const struct tensor *t, struct
 		return model_refuse(&l->why, r, "tensor %s: %s", t->name,
 			b->error[0] ? b->error : strerror(-r));
 	l->w->bytes += b->ops->weight_bytes(*ret);
+	for (uint32_t i = 0; i < l->w->n_backends; i++)
+		if (l->w->backends[i] == b)
+			l->w->backend_bytes[i] += b->ops->weight_bytes(*ret);
 	return 0;
 }
 
@@ -76,7 +79,10 @@ static int put_tensor(
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
+	/* A tied table that two devices hold goes up twice and counts once. */
 	l->done_bytes += t->bytes;
+	if (l->done_bytes > l->w->model->config.tensor_bytes)
+		l->done_bytes = l->w->model->config.tensor_bytes;
 	if (l->progress && l->progress->report &&
 		l->progress->report(l->progress->userdata, l->done_bytes,
 			l->w->model->config.tensor_bytes) != 0)
@@ -210,7 +216,8 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	w->layers = calloc(m->config.n_layers, sizeof(*w->layers));
 	w->ropes = calloc(n_backends, sizeof(*w->ropes));
 	w->backends = calloc(n_backends, sizeof(*w->backends));
-	if (w->layers && w->ropes && w->backends) {
+	w->backend_bytes = calloc(n_backends, sizeof(*w->backend_bytes));
+	if (w->layers && w->ropes && w->backends && w->backend_bytes) {
 		memcpy(w->backends, backends, n_backends * sizeof(*backends));
 		r = place(w, placement);
 	}
@@ -262,6 +269,17 @@ struct weights *weights_free(struct weights *w)
 	free(w->layers);
 	free(w->ropes);
 	free(w->backends);
+	free(w->backend_bytes);
 	free(w);
 	return NULL;
+}
+
+uint64_t weights_bytes_on(const struct weights *w, const struct backend *b)
+{
+	uint32_t i = 0;
+
+	while (w->backends[i] != b)
+		i++;
+	assert(i < w->n_backends);
+	return w->backend_bytes[i];
 }
