@@ -37,9 +37,13 @@ void residence_want(struct server *s)
 	log_info("loading the model again");
 }
 
+/* Gives the order, or waits with it for the load that is under way. */
 static void unload(struct server *s)
 {
-	s->residence.unloading = engine_thread_unload(s->engine) == 0;
+	s->residence.unloading = true;
+	if (s->report.state != ENGINE_LOADING && !s->residence.loading &&
+		engine_thread_unload(s->engine) < 0)
+		s->residence.unloading = false; /* no memory: it stays */
 }
 
 void residence_unload(struct server *s, const char *reason)
@@ -94,6 +98,8 @@ void residence_loaded(struct server *s)
 
 	at->loading = at->restarting = false;
 	residence_used(s);
+	if (at->unloading)
+		unload(s);
 	if (s->config.model.idle_seconds == 0)
 		return;
 	due = at->used_usec + (uint64_t)s->config.model.idle_seconds * 1000000;
@@ -110,7 +116,7 @@ void residence_load_failed(struct server *s)
 {
 	bool restarting = s->residence.restarting;
 
-	s->residence.loading = s->residence.restarting = false;
+	s->residence.loading = s->residence.restarting = s->residence.unloading = false;
 	log_error("the model did not load again: %s", s->report.error);
 	request_model_ready(s); /* tells those who wait */
 	if (restarting)         /* a new process may find it well */

@@ -38,7 +38,7 @@ struct listener {
 
 /* When the model is on the device (residence.c). */
 struct residence {
-	bool unloading, loading; /* ordered, not yet seen */
+	bool unloading, loading; /* wanted or ordered, not yet seen */
 	bool restarting;         /* after a failure */
 	uint32_t loads;          /* of the report that was handled last */
 	uint64_t used_usec;      /* a request came or went */
