@@ -127,8 +127,7 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 	options.kv_bytes = s->kv_bytes;
 	if (s->max_sequences)
 		options.max_sequences = s->max_sequences;
-	if (s->prefill_tokens)
-		options.prefill_tokens = s->prefill_tokens;
+	options.prefill_tokens = s->prefill_tokens;
 	r = placement_load(l->model, &where, s->kv_type, &options, sink, progress, &l->placement,
 		&l->weights, &l->engine, report->error, sizeof(report->error));
 	if (r < 0)

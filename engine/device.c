@@ -40,6 +40,8 @@ static int open_card(const struct device_options *o, uint32_t card, struct backe
 	if (r < 0)
 		return r;
 	found->card = true;
+	found->module = choice.module;
+	found->card_index = choice.card;
 	found->free_bytes = choice.info.free_bytes;
 	return 0;
 }
@@ -96,4 +98,9 @@ enum dtype device_kv_dtype(const struct backend *b, enum activations activations
 	bool exact = activations == ACTIVATIONS_EXACT || strcmp(b->ops->name, "reference") == 0;
 
 	return host && exact ? DTYPE_F32 : DTYPE_F16;
+}
+
+uint32_t device_prefill_tokens(const struct backend *b)
+{
+	return strcmp(b->device.kind, "cuda") == 0 ? 1024 : 256;
 }

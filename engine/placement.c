@@ -112,8 +112,11 @@ static int open_processor(struct load *l)
 	return r;
 }
 
-static void choose_kv_dtype(struct load *l)
+/* What follows from the device, where it was not asked for. */
+static void choose_options(struct load *l)
 {
+	if (l->o.prefill_tokens == 0)
+		l->o.prefill_tokens = device_prefill_tokens(l->placement.backends[0]);
 	l->o.kv_dtype = l->kv_type >= 0 ? (enum dtype)l->kv_type
 					: device_kv_dtype(l->placement.backends[0],
 						  l->p->device.activations);
@@ -122,7 +125,7 @@ static void choose_kv_dtype(struct load *l)
 /* All layers on one backend of the host. */
 static int load_on_host(struct load *l)
 {
-	choose_kv_dtype(l);
+	choose_options(l);
 	l->placement.layers_on_device = l->m->config.n_layers;
 	return build(l);
 }
@@ -189,7 +192,7 @@ static int load_on_card(struct load *l)
 		snprintf(l->error, l->error_size, "no memory for the placement of %u layers", n);
 		return -ENOMEM;
 	}
-	choose_kv_dtype(l);
+	choose_options(l);
 	a = ask(l, layer_bytes);
 	f = fit_card(&a);
 	layers = f.layers;

@@ -288,10 +288,27 @@ static int fake_backend_new(
 	return 0;
 }
 
+static int fake_probe_read(uint32_t card, double *ret_gbps, char *error, size_t error_size)
+{
+	(void)card, (void)error, (void)error_size;
+	*ret_gbps = 1;
+	return 0;
+}
+
+static int fake_probe_matmul(uint32_t card, uint32_t n, uint32_t rows, uint32_t cols,
+	double *ret_seconds, char *error, size_t error_size)
+{
+	(void)card, (void)error, (void)error_size;
+	*ret_seconds = 2e-12 * n * rows * cols;
+	return 0;
+}
+
 const struct cuda_module zeph_cuda_module = {
 	.abi = FAKE_ABI,
 	.toolkit = 13000,
 	.arch_names = FAKE_ARCHS,
 	.cards = fake_cards,
 	.backend_new = fake_backend_new,
+	.probe_read = fake_probe_read,
+	.probe_matmul = fake_probe_matmul,
 };
