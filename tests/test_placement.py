@@ -161,7 +161,8 @@ def test_layers_go_where_they_fit_and_replies_do_not_change(build, tiny, fake, o
     seen = {}
     for free in range(RESERVE, RESERVE + (4 << 20), 128 << 10):
         ledger = fake(free)
-        with Zephd(build, tiny) as d, d.connect() as c:
+        with Zephd(build, tiny, config="engine = { prefill_tokens = 64; };\n") as d, \
+                d.connect() as c:
             at = device(c)
             layers = at["layers_on_device"] if at["kind"] == "cuda" else 0
             assert reply(c) == on_processor
