@@ -44,6 +44,9 @@ struct cuda_module {
 };
 
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
-	__attribute__((visibility("default"))) extern const struct cuda_module zeph_cuda_module;
+extern __attribute__((visibility("default"))) const struct cuda_module zeph_cuda_module;
+#ifdef __cplusplus
+}
+#endif
