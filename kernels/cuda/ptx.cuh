@@ -24,6 +24,19 @@
 #define SHARED_DYNAMIC(name)     extern __shared__ __align__(16) uint8_t name[]
 #endif
 
+#if defined(__clang__) && defined(__CUDA__)
+/* clang has these for the card alone. */
+template <class T> __host__ static inline T min(T a, T b)
+{
+	return b < a ? b : a;
+}
+
+template <class T> __host__ static inline T max(T a, T b)
+{
+	return a < b ? b : a;
+}
+#endif
+
 #define WARP_LANES 32
 #define ALL_LANES  0xffffffffu
 

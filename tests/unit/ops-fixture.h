@@ -28,6 +28,8 @@ struct candidate {
 
 #ifdef TEST_CUDA
 #include "cuda-fixture.h"
+#elif defined(TEST_CARD)
+#include "card-fixture.h"
 #else
 static const struct candidate candidates[] = {
 	{"reference", backend_new_reference, 0, 0, true},
