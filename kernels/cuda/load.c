@@ -85,11 +85,13 @@ static int module_open(
 	return 0;
 }
 
-/* Where modules lie: beside the program, in a build's folder, where they are installed. */
+/* Where modules lie: beside the program, in a build's folder (programs lie one or two folders deep
+ * there), where they are installed. */
 static int module_find(
 	const char *file, const struct cuda_module **ret, char *error, size_t error_size)
 {
-	static const char *const places[] = {"", "../kernels/cuda/", "../lib/zeph/"};
+	static const char *const places[] = {
+		"", "../kernels/cuda/", "../../kernels/cuda/", "../lib/zeph/"};
 	char program[512], path[1024];
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
 	size_t folder = 0;
