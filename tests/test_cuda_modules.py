@@ -16,7 +16,7 @@ from zephd import Zephd
 
 pytestmark = pytest.mark.cuda
 
-ARCHS = {"13": "sm_75 sm_80 sm_86 sm_89 sm_90", "12": "sm_61 sm_70 sm_75 sm_80 sm_86 sm_89 sm_90"}
+ARCHS = {"13": "sm_75 sm_80 sm_86 sm_89 sm_90", "12": "sm_61 sm_70 sm_75 sm_80 sm_90"}
 
 # A block of 256 threads, two to a multiprocessor: 128 registers. Nothing spills.
 LIMITS = [
