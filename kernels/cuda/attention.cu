@@ -180,9 +180,7 @@ __device__ static void scores_of(const struct attention &p, const struct scope &
 			const uint4 unit = load_vector<uint4>(key + spread(u, row, units) * 16);
 			float k[PER_UNIT];
 
-#pragma unroll
-			for (int e = 0; e < PER_UNIT; e++)
-				k[e] = kv_load<D>(&unit, (uint32_t)e);
+			kv_unit<D>(unit, k);
 #pragma unroll
 			for (int j = 0; j < SCORES_MAX; j++) {
 				const uint32_t r = first + sharers * (uint32_t)j;

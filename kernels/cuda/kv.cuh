@@ -46,6 +46,24 @@ template <int D> __device__ static __forceinline__ float kv_load(const void *row
 		return bf16_value(((const uint16_t *)row)[i]);
 }
 
+/* The four (F32) or eight elements of 16 bytes. */
+template <int D> __device__ static __forceinline__ void kv_unit(const uint4 &unit, float *ret)
+{
+	const uint32_t words[4] = {unit.x, unit.y, unit.z, unit.w};
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if constexpr (D == DTYPE_F32) {
+			ret[i] = __uint_as_float(words[i]);
+		} else if constexpr (D == DTYPE_F16) {
+			ret[2 * i] = f16_value(words[i] & 0xffff);
+			ret[2 * i + 1] = f16_value(words[i] >> 16);
+		} else {
+			ret[2 * i] = bf16_low(words[i]);
+			ret[2 * i + 1] = bf16_high(words[i]);
+		}
+}
+
 template <int D> __device__ static __forceinline__ void kv_store(void *row, uint32_t i, float x)
 {
 	if constexpr (D == DTYPE_F32)

@@ -43,6 +43,12 @@ struct fiber : lane {
 	std::vector<size_t> committed; /* group i ends before copies[committed[i]] */
 };
 
+/* Of a warp: the lanes that wait in an exchange, and those that have ended. */
+struct warp_state {
+	unsigned waiting, done;
+};
+static warp_state warps[1024 / WARP];
+
 lane *self;
 dim3 grid, block;
 uint3 block_index;
@@ -139,6 +145,15 @@ static void entry(void)
 	if (n_at_barrier > 0)
 		fail("divergent barrier: a thread ended while thread %u waits at %s:%d",
 			first_at_barrier->index, first_at_barrier->file, first_at_barrier->line);
+	if (warps[current->warp].waiting)
+		for (unsigned i = 0; i < WARP; i++) {
+			const fiber *o = fibers[current->warp * WARP + i];
+
+			if (warps[current->warp].waiting >> i & 1 && o->mask >> current->number & 1)
+				fail("%s at %s:%d: lane %u of mask %08x has ended", o->kind, o->file,
+					o->line, current->number, o->mask);
+		}
+	warps[current->warp].done |= 1u << current->number;
 	current->at = DONE;
 	n_done++;
 	leave(true);
@@ -177,38 +192,42 @@ void exchange(const char *kind, unsigned mask, const char *file, int line,
 	void (*run)(lane **lanes, unsigned mask, unsigned arg), unsigned arg)
 {
 	fiber *f = current;
-	unsigned first = f->warp * WARP, here = 0;
-	lane *lanes[WARP];
+	warp_state &w = warps[f->warp];
+	const unsigned first = f->warp * WARP, me = 1u << f->number;
 
-	if (!(mask >> f->number & 1))
+	if (!(mask & me))
 		fail("%s at %s:%d: lane %u is not in its mask %08x", kind, file, line, f->number, mask);
+	if (mask & w.done)
+		fail("%s at %s:%d: lane %d of mask %08x is missing", kind, file, line,
+			__builtin_ctz(mask & w.done), mask);
 	f->at = AT_EXCHANGE;
 	f->kind = kind;
 	f->mask = mask;
 	f->file = file;
 	f->line = line;
-	for (unsigned i = 0; i < WARP; i++) {
-		fiber *o = first + i < n_threads ? fibers[first + i] : NULL;
+	/* One of the lanes of the mask that wait stands for all of them. */
+	if (mask & w.waiting) {
+		const unsigned i = (unsigned)__builtin_ctz(mask & w.waiting);
+		const fiber *o = fibers[first + i];
 
-		lanes[i] = o;
-		if (!(mask >> i & 1))
-			continue;
-		if (!o || o->at == DONE)
-			fail("%s at %s:%d: lane %u of mask %08x is missing", kind, file, line, i, mask);
-		if (o->at != AT_EXCHANGE)
-			continue;
-		if (o->mask != mask || o->line != line || strcmp(o->kind, kind) != 0)
+		if (o->mask != mask || o->line != line ||
+			(o->kind != kind && strcmp(o->kind, kind) != 0))
 			fail("%s at %s:%d with mask %08x, while lane %u waits in %s at %s:%d with "
 			     "mask %08x",
 				kind, file, line, mask, i, o->kind, o->file, o->line, o->mask);
-		here |= 1u << i;
 	}
-	if (here == mask) {
-		if (run)
+	w.waiting |= me;
+	if ((w.waiting & mask) == mask) {
+		if (run) {
+			lane *lanes[WARP];
+
+			for (unsigned i = 0; i < WARP; i++)
+				lanes[i] = fibers[first + i];
 			run(lanes, mask, arg);
-		for (unsigned i = 0; i < WARP; i++)
-			if (mask >> i & 1)
-				make_runnable(first + i);
+		}
+		w.waiting &= ~mask;
+		for (unsigned rest = mask; rest != 0; rest &= rest - 1)
+			make_runnable(first + (unsigned)__builtin_ctz(rest));
 	}
 	leave(false);
 }
@@ -341,6 +360,7 @@ static void run_block(void)
 {
 	runnable.clear();
 	n_done = n_at_barrier = 0;
+	memset(warps, 0, sizeof(warps));
 	for (unsigned i = 0; i < n_threads; i++) {
 		fiber *f;
 
