@@ -101,3 +101,15 @@ def test_no_card_is_one_sentence(bundle, tmp_path):
     assert run.returncode == 1 and found is None
     assert "there is no NVIDIA card in this machine" in run.stderr
     assert run.stdout.splitlines()[-1] == "0 passed, 1 failed"
+
+
+@pytest.mark.cuda
+def test_the_stages_pass_on_the_shim(build, tmp_path):
+    """Not a card, but the backend's own code: that the suite asks the right things of it."""
+    run = subprocess.run(
+        [REPOSITORY / "tests/gpu/run", "--shape", "tiny", "--build", build, "--out", tmp_path,
+         "--stage", "tokens", "--stage", "speed", "--stage", "socket"],
+        capture_output=True, text=True, timeout=900,
+        env={**os.environ, "ZEPH_CUDA_MODULE": str((build / "tests/shim/shim-cuda.so").resolve())})
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.fullmatch(r"41 passed, 0 failed", run.stdout.splitlines()[-1])
