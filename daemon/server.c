@@ -21,9 +21,8 @@
 
 #define EXIT_REFUSED 78      /* EX_CONFIG: systemd does not start it again */
 #define FLUSH_USEC   5000000 /* for the last answers at the end */
-#define LATECOMER_USEC                                                                             \
-	500000 /* for clients whose connection started a daemon that cannot serve                  \
-		*/
+/* For clients whose connection started a daemon that cannot serve. */
+#define LATECOMER_USEC 500000
 
 uint64_t server_now_usec(const struct server *s)
 {
@@ -130,7 +129,7 @@ static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
 
 static void on_refused(struct server *s)
 {
-	log_error("the model did not load: %s", s->report.error);
+	log_error("%s did not load: %s", model_name(s), s->report.error);
 	request_model_ready(s); /* tells those who wait */
 	server_stop(s, EXIT_REFUSED, E_MODEL, s->report.error);
 }

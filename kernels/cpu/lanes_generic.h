@@ -22,37 +22,40 @@
 #define TILE_HEADS 2
 #define BYTE_ZERO  0 /* bytes are stored signed */
 
+/* gcc's and clang's vectors, which they cut into what the processor has. */
+#define LANES_OF(type) type __attribute__((vector_size(16 * sizeof(type))))
+
 struct vf {
-	float v[16];
+	LANES_OF(float) v;
 };
 
 /* Sixteen 32-bit lanes of four bytes each: byte k of a lane is element k of its row's group. */
 struct vi {
-	uint32_t v[16];
+	LANES_OF(uint32_t) v;
 };
 
 #define EACH_LANE(i) for (int i = 0; i < 16; i++)
 
+/* Each lane converted, and each lane's bits taken as another type of its size. */
+#define LANES_CONVERT(type, x) __builtin_convertvector(x, LANES_OF(type))
+#define LANES_BITS(type, x)    ((LANES_OF(type))(x))
+
 LANE struct vf vf_set1(float x)
 {
-	struct vf r;
-
-	EACH_LANE(i)
-	r.v[i] = x;
-	return r;
+	return (struct vf){x - (LANES_OF(float)){0}};
 }
 
 LANE struct vf vf_load(const float *p)
 {
 	struct vf r;
 
-	memcpy(r.v, p, sizeof(r.v));
+	memcpy(&r.v, p, sizeof(r.v));
 	return r;
 }
 
 LANE void vf_store(float *p, struct vf a)
 {
-	memcpy(p, a.v, sizeof(a.v));
+	memcpy(p, &a.v, sizeof(a.v));
 }
 
 /* The first n < 16 lanes, zeros above. */
@@ -60,185 +63,143 @@ LANE struct vf vf_load_n(const float *p, uint32_t n)
 {
 	struct vf r = {{0}};
 
-	memcpy(r.v, p, n * sizeof(float));
+	memcpy(&r.v, p, n * sizeof(float));
 	return r;
 }
 
 LANE void vf_store_n(float *p, struct vf a, uint32_t n)
 {
-	memcpy(p, a.v, n * sizeof(float));
+	memcpy(p, &a.v, n * sizeof(float));
 }
 
 LANE struct vf vf_add(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] += b.v[i];
+	a.v += b.v;
 	return a;
 }
 
 LANE struct vf vf_sub(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] -= b.v[i];
+	a.v -= b.v;
 	return a;
 }
 
 LANE struct vf vf_mul(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] *= b.v[i];
+	a.v *= b.v;
 	return a;
 }
 
 LANE struct vf vf_div(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] /= b.v[i];
+	a.v /= b.v;
 	return a;
 }
 
 /* a * b + c */
 LANE struct vf vf_fma(struct vf a, struct vf b, struct vf c)
 {
-	EACH_LANE(i)
-	c.v[i] += a.v[i] * b.v[i];
+	c.v += a.v * b.v;
 	return c;
+}
+
+/* Where `which` is set a, elsewhere b. */
+LANE struct vf vf_choose(LANES_OF(int32_t) which, struct vf a, struct vf b)
+{
+	return (struct vf){LANES_BITS(
+		float, (LANES_BITS(int32_t, a.v) & which) | (LANES_BITS(int32_t, b.v) & ~which))};
 }
 
 /* b where a is not a number, as x86 has it. */
 LANE struct vf vf_max(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
-	return a;
+	return vf_choose(a.v > b.v, a, b);
 }
 
 LANE struct vf vf_min(struct vf a, struct vf b)
 {
-	EACH_LANE(i)
-	a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
-	return a;
+	return vf_choose(a.v < b.v, a, b);
 }
 
 LANE struct vf vf_abs(struct vf a)
 {
-	EACH_LANE(i)
-	a.v[i] = fabsf(a.v[i]);
+	a.v = LANES_BITS(float, LANES_BITS(uint32_t, a.v) & 0x7fffffffu);
 	return a;
 }
 
 LANE struct vf vf_from_vi(struct vi a)
 {
-	struct vf r;
-
-	EACH_LANE(i)
-	r.v[i] = (float)(int32_t)a.v[i];
-	return r;
+	return (struct vf){LANES_CONVERT(float, LANES_BITS(int32_t, a.v))};
 }
 
 /* The nearest integer, ties to even; |a| < 2^22 (beyond, any integer). */
 LANE struct vi vi_from_vf(struct vf a)
 {
-	struct vi r;
-
-	EACH_LANE(i)
-	{
-		const float magic = a.v[i] + 12582912.0f; /* 1.5 x 2^23 */
-		uint32_t bits;
-
-		memcpy(&bits, &magic, sizeof(bits));
-		r.v[i] = bits - 0x4b400000u;
-	}
-	return r;
+	/* 1.5 x 2^23 makes the integer the low bits of the sum */
+	return (struct vi){LANES_BITS(uint32_t, a.v + 12582912.0f) - 0x4b400000u};
 }
 
 LANE struct vf vf_load_f16(const uint16_t *p)
 {
-	struct vf r;
+	/* exact: the exponent is moved by a multiplication, which also serves subnormals */
+	LANES_OF(uint16_t) h;
+	LANES_OF(uint32_t) x, rest;
+	LANES_OF(float) f;
 
-	EACH_LANE(i)
-	{
-		/* exact: the exponent is moved by a multiplication, which also serves subnormals */
-		const uint32_t sign = (uint32_t)(p[i] & 0x8000) << 16;
-		const uint32_t rest = (uint32_t)(p[i] & 0x7fff) << 13;
-		const uint32_t two112 = (127 + 112) << 23;
-		float f, k;
-		uint32_t bits;
-
-		memcpy(&f, &rest, sizeof(f));
-		memcpy(&k, &two112, sizeof(k));
-		f *= k;
-		memcpy(&bits, &f, sizeof(bits));
-		bits |= sign | (rest >= 0x0f800000u ? 0x7f800000u : 0);
-		memcpy(&r.v[i], &bits, sizeof(bits));
-	}
-	return r;
+	memcpy(&h, p, sizeof(h));
+	x = LANES_CONVERT(uint32_t, h);
+	rest = (x & 0x7fff) << 13;
+	f = LANES_BITS(float, rest) * 0x1p112f;
+	rest = LANES_BITS(uint32_t, rest >= 0x0f800000u) & 0x7f800000u;
+	return (struct vf){LANES_BITS(float, LANES_BITS(uint32_t, f) | (x & 0x8000) << 16 | rest)};
 }
 
 LANE struct vf vf_load_bf16(const uint16_t *p)
 {
-	struct vf r;
+	LANES_OF(uint16_t) h;
 
-	EACH_LANE(i)
-	{
-		const uint32_t bits = (uint32_t)p[i] << 16;
-
-		memcpy(&r.v[i], &bits, sizeof(bits));
-	}
-	return r;
+	memcpy(&h, p, sizeof(h));
+	return (struct vf){LANES_BITS(float, LANES_CONVERT(uint32_t, h) << 16)};
 }
 
 LANE struct vf vf_load_u8(const uint8_t *p)
 {
-	struct vf r;
+	LANES_OF(uint8_t) b;
 
-	EACH_LANE(i)
-	r.v[i] = (float)p[i];
-	return r;
+	memcpy(&b, p, sizeof(b));
+	return (struct vf){LANES_CONVERT(float, b)};
 }
 
 LANE struct vf vf_load_s8(const uint8_t *p)
 {
-	struct vf r;
+	LANES_OF(int8_t) b;
 
-	EACH_LANE(i)
-	r.v[i] = (float)(int8_t)p[i];
-	return r;
+	memcpy(&b, p, sizeof(b));
+	return (struct vf){LANES_CONVERT(float, b)};
 }
 
 /* Lanes i with lo <= base + i < hi keep a, the others take fill. */
 LANE struct vf vf_window(struct vf a, uint32_t base, uint32_t lo, uint32_t hi, float fill)
 {
-	EACH_LANE(i)
-	{
-		const uint32_t at = base + (uint32_t)i;
+	static const LANES_OF(uint32_t)
+		index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+	const LANES_OF(uint32_t) at = index + base;
 
-		a.v[i] = at >= lo && at < hi ? a.v[i] : fill;
-	}
-	return a;
+	return vf_choose((at >= lo) & (at < hi), a, vf_set1(fill));
 }
 
 /* a * 2^n for integers n that keep the result normal */
 LANE struct vf vf_scale2(struct vf a, struct vf n)
 {
-	const struct vi e = vi_from_vf(n);
+	const LANES_OF(uint32_t) bits = LANES_BITS(uint32_t, a.v) + (vi_from_vf(n).v << 23);
 
-	EACH_LANE(i)
-	{
-		uint32_t bits;
-
-		memcpy(&bits, &a.v[i], sizeof(bits));
-		bits += e.v[i] << 23;
-		memcpy(&a.v[i], &bits, sizeof(bits));
-	}
-	return a;
+	return (struct vf){LANES_BITS(float, bits)};
 }
 
 /* To the nearest integer, ties to even; |a| < 2^22. */
 LANE struct vf vf_round(struct vf a)
 {
-	EACH_LANE(i)
-	a.v[i] = (a.v[i] + 12582912.0f) - 12582912.0f;
+	a.v = (a.v + 12582912.0f) - 12582912.0f;
 	return a;
 }
 
@@ -249,69 +210,57 @@ LANE struct vi vi_zero(void)
 
 LANE struct vi vi_set1(int32_t x)
 {
-	struct vi r;
-
-	EACH_LANE(i)
-	r.v[i] = (uint32_t)x;
-	return r;
+	return (struct vi){(uint32_t)x - (LANES_OF(uint32_t)){0}};
 }
 
 LANE struct vi vi_load(const void *p)
 {
 	struct vi r;
 
-	memcpy(r.v, p, sizeof(r.v));
+	memcpy(&r.v, p, sizeof(r.v));
 	return r;
 }
 
 LANE void vi_store(void *p, struct vi a)
 {
-	memcpy(p, a.v, sizeof(a.v));
+	memcpy(p, &a.v, sizeof(a.v));
 }
 
 LANE struct vi vi_or(struct vi a, struct vi b)
 {
-	EACH_LANE(i)
-	a.v[i] |= b.v[i];
+	a.v |= b.v;
 	return a;
 }
 
 /* Every byte of every lane and-ed with mask. */
 LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 {
-	EACH_LANE(i)
-	a.v[i] &= mask * 0x01010101u;
+	a.v &= mask * 0x01010101u;
 	return a;
 }
 
 /* Every byte of every lane with its top bit flipped: signed to unsigned + 128 and back. */
 LANE struct vi vi_flip_sign(struct vi a)
 {
-	EACH_LANE(i)
-	a.v[i] ^= 0x80808080u;
+	a.v ^= 0x80808080u;
 	return a;
 }
 
 /* The lanes' bits taken as floats. */
 LANE struct vf vf_from_bits(struct vi a)
 {
-	struct vf r;
-
-	memcpy(r.v, a.v, sizeof(r.v));
-	return r;
+	return (struct vf){LANES_BITS(float, a.v)};
 }
 
 LANE struct vi vi_shl(struct vi a, int n)
 {
-	EACH_LANE(i)
-	a.v[i] <<= n;
+	a.v <<= n;
 	return a;
 }
 
 LANE struct vi vi_shr(struct vi a, int n)
 {
-	EACH_LANE(i)
-	a.v[i] >>= n;
+	a.v >>= n;
 	return a;
 }
 
@@ -327,43 +276,33 @@ LANE void vi_store_low_bytes(void *p, struct vi a)
  * bytes of x. */
 LANE struct vi vi_dot(struct vi sum, struct vi w, int32_t x)
 {
-	const int32_t x0 = (int8_t)x, x1 = (int8_t)(x >> 8);
-	const int32_t x2 = (int8_t)(x >> 16), x3 = (int8_t)(x >> 24);
+	const LANES_OF(int32_t) b = LANES_BITS(int32_t, w.v);
+	LANES_OF(int32_t) dot = (b & 0xff) * (int8_t)x;
 
-	EACH_LANE(i)
-	{
-		const uint32_t b = w.v[i];
-
-		sum.v[i] += (uint32_t)((int32_t)(b & 0xff) * x0 + (int32_t)(b >> 8 & 0xff) * x1 +
-				       (int32_t)(b >> 16 & 0xff) * x2 + (int32_t)(b >> 24) * x3);
-	}
+	dot += (b >> 8 & 0xff) * (int8_t)(x >> 8);
+	dot += (b >> 16 & 0xff) * (int8_t)(x >> 16);
+	dot += (b >> 24 & 0xff) * (int8_t)(x >> 24);
+	sum.v += LANES_BITS(uint32_t, dot);
 	return sum;
 }
 
 /* The same for full bytes: signed where BYTE_ZERO is 0, else unsigned and BYTE_ZERO too high. */
 LANE struct vi vi_dot_byte(struct vi sum, struct vi w, int32_t x)
 {
-	const int32_t x0 = (int8_t)x, x1 = (int8_t)(x >> 8);
-	const int32_t x2 = (int8_t)(x >> 16), x3 = (int8_t)(x >> 24);
+	const LANES_OF(int32_t) b = LANES_BITS(int32_t, w.v);
+	LANES_OF(int32_t) dot = (LANES_BITS(int32_t, w.v << 24) >> 24) * (int8_t)x;
 
-	EACH_LANE(i)
-	{
-		const uint32_t b = w.v[i];
-
-		sum.v[i] += (uint32_t)((int8_t)b * x0 + (int8_t)(b >> 8) * x1 +
-				       (int8_t)(b >> 16) * x2 + (int8_t)(b >> 24) * x3);
-	}
+	dot += (LANES_BITS(int32_t, w.v << 16) >> 24) * (int8_t)(x >> 8);
+	dot += (LANES_BITS(int32_t, w.v << 8) >> 24) * (int8_t)(x >> 16);
+	dot += (b >> 24) * (int8_t)(x >> 24);
+	sum.v += LANES_BITS(uint32_t, dot);
 	return sum;
 }
 
 /* Byte i of each lane, unsigned. */
 LANE struct vf vf_from_byte(struct vi a, int i)
 {
-	struct vf r;
-
-	EACH_LANE(l)
-	r.v[l] = (float)(a.v[l] >> (8 * i) & 0xff);
-	return r;
+	return (struct vf){LANES_CONVERT(float, a.v >> (8 * i) & 0xff)};
 }
 
 LANE void vf_store_f16(uint16_t *p, struct vf a)

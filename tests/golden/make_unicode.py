@@ -106,8 +106,9 @@ def main():
     with open("engine/unicode_table.h", "w") as header:
         header.write("/* The tables of unicode_table.c, written by tests/golden/make_unicode.py. */\n"
                      "#pragma once\n\n#include <stdint.h>\n\n")
+        width = max(len(name) for name in sizes)
         for name, size in sizes.items():
-            header.write("#define %s %d\n" % (name, size))
+            header.write("#define %-*s %d\n" % (width, name, size))
         header.write("""
 /* first, first + step … last map to themselves + delta. */
 struct unicode_run {
@@ -125,8 +126,8 @@ extern const uint32_t unicode_classes[UNICODE_CLASSES];
         for name in ("upper", "lower", "title"):
             header.write("extern const struct unicode_run unicode_%s[UNICODE_%s];\n"
                          % (name, name.upper()))
-            header.write("extern const struct unicode_several\n"
-                         "\tunicode_%s_several[UNICODE_%s_SEVERAL];\n" % (name, name.upper()))
+            header.write("extern const struct unicode_several unicode_%s_several"
+                         "[UNICODE_%s_SEVERAL];\n" % (name, name.upper()))
 
 
 if __name__ == "__main__":
