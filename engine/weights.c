@@ -52,6 +52,24 @@ static int put(struct load *l, struct backend *b, const struct tensor *t, struct
 	return 0;
 }
 
+/* Norms and biases are f32 on every backend, whatever the file's type: they are few bytes, and a
+ * 16-bit one stands for its value exactly. */
+static int put_vector(struct load *l, struct backend *b, struct tensor t, struct weight **ret)
+{
+	float *values = malloc((size_t)t.cols * sizeof(*values));
+	int r;
+
+	if (!values)
+		return model_refuse(&l->why, -ENOMEM, "no memory for tensor %s", t.name);
+	dequantize_row(t.dtype, t.data, values, t.cols);
+	t.dtype = DTYPE_F32;
+	t.data = values;
+	t.bytes = (size_t)t.cols * sizeof(*values);
+	r = put(l, b, &t, ret);
+	free(values);
+	return r;
+}
+
 /* NULL (an optional tensor that is missing) leaves *ret NULL. */
 static int put_tensor(
 	struct load *l, struct backend *b, const struct gguf_tensor *t, struct weight **ret)
@@ -75,7 +93,8 @@ static int put_tensor(
 		.bytes = t->bytes,
 	};
 	advise(t, MADV_WILLNEED);
-	r = put(l, b, &tensor, ret);
+	r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
+						    : put(l, b, &tensor, ret);
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
