@@ -26,8 +26,8 @@ struct placement_options {
 
 /* Opens the device, and where a card does not hold the whole model the processor beside it; loads
  * the weights and makes the engine. Sets o->kv_bytes and o->prefill_tokens where they are 0, and
- * o->kv_dtype where kv_type is -1. A card that has less room than it seemed gets fewer layers: want of its memory is no
- * failure unless the device was asked for by name and holds no layer at all.
+ * o->kv_dtype where kv_type is -1. A card that has less room than it seemed gets fewer layers: want
+ * of its memory is no failure unless the device was asked for by name and holds no layer at all.
  *
  * 0, or a negative errno with a sentence. *ret_weights and *ret_engine are freed before *ret. */
 int placement_load(const struct model *m, const struct placement_options *p, int kv_type,

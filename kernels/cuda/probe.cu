@@ -24,7 +24,7 @@
 
 struct probe_args {
 	const uint4 *data;
-	size_t n; /* a multiple of the block's share */
+	size_t n;      /* a multiple of the block's share */
 	uint32_t *sum; /* written; of the fill the result [n] */
 };
 
