@@ -130,7 +130,8 @@ static int load_on_host(struct load *l)
 	return build(l);
 }
 
-/* The card holds nothing: the processor takes over, if the choice was ours. */
+/* Nothing runs on the card, for want of memory or for what `why` says: the processor takes over, if
+ * the choice was ours. */
 static int give_up_card(struct load *l, const struct fit *f, const char *why)
 {
 	char name[96], *note = l->placement.note;
@@ -212,7 +213,8 @@ static int load_on_card(struct load *l)
 			break;
 	}
 	free(layer_bytes);
-	if (layers == 0)
+	/* What a card cannot do (a tensor type, say), the processor may, if the choice was ours. */
+	if (layers == 0 || (r < 0 && r != -ECANCELED && l->found.automatic))
 		return give_up_card(l, &f, tried ? l->error : NULL);
 	if (r == 0 && layers < n)
 		tell_split(l, &f);
