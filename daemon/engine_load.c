@@ -62,7 +62,7 @@ static uint32_t longest_piece(const struct tokenizer *t)
 	size_t most = 3; /* U+FFFD */
 
 	for (uint32_t id = 0; t && id < tokenizer_vocab(t); id++) {
-		struct gguf_string piece = tokenizer_piece(t, (int32_t)id);
+		struct slice piece = tokenizer_piece(t, (int32_t)id);
 		size_t n = utf8_repair(piece.text, piece.len, NULL);
 		most = n > most ? n : most;
 	}

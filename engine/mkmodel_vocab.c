@@ -15,16 +15,13 @@ static const char letters[] = "etaoinshrdlucmfwypvbgkjqxz";
 #define N_LETTERS  26
 #define TEXT_BYTES 32 /* the longest token's text and a NUL; a merge fits as well */
 
-/* tokenizer.ggml.token_type */
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_BYTE = 6 };
-
 struct vocabulary {
 	uint32_t n, n_merges, room;
 	char (*texts)[TEXT_BYTES];  /* [room] */
 	char (*merges)[TEXT_BYTES]; /* [room] "left right" */
 	int32_t *types;             /* [room] */
 	float *scores;              /* [room] */
-	struct gguf_string *view;   /* [room] scratch for the writer */
+	struct slice *view;         /* [room] scratch for the writer */
 };
 
 static void vocabulary_done(struct vocabulary *v)
@@ -124,12 +121,12 @@ static void byte_text(unsigned byte, char text[4])
 		snprintf(text, 4, "%c%c", (char)(0xc0 | code >> 6), (char)(0x80 | (code & 0x3f)));
 }
 
-static const struct gguf_string *view(struct vocabulary *v, char (*texts)[TEXT_BYTES], uint32_t n)
+static const struct slice *view(struct vocabulary *v, char (*texts)[TEXT_BYTES], uint32_t n)
 {
 	uint32_t i;
 
 	for (i = 0; i < n; i++)
-		v->view[i] = (struct gguf_string){texts[i], strlen(texts[i])};
+		v->view[i] = (struct slice){texts[i], strlen(texts[i])};
 	return v->view;
 }
 

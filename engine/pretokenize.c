@@ -55,7 +55,7 @@ struct pretokenizer {
 	pcre2_code *code;
 };
 
-const struct pretokenizer_kind *pretokenizer_kind(struct gguf_string name)
+const struct pretokenizer_kind *pretokenizer_kind(struct slice name)
 {
 	size_t i;
 

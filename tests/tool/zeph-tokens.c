@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/gguf.h"
+#include "engine/source_gguf.h"
 #include "engine/tokenizer.h"
 
 static double seconds(void)
@@ -86,13 +86,31 @@ static int answer_all(const struct tokenizer *t, bool trusted, unsigned flags, u
 	return status;
 }
 
+/* Of a GGUF file or a Hugging Face directory; neither needs weights. */
+static int open_tokenizer(const char *path, struct tokenizer **ret, char *error, size_t error_size)
+{
+	const struct model_refusal why = {error, error_size};
+	struct tokenizer_source source = {0};
+	struct gguf *g;
+	int r;
+
+	r = gguf_open(path, &g, error, error_size);
+	if (r < 0)
+		return r;
+	r = source_gguf_tokenizer(g, &source, &why);
+	if (r == 0)
+		r = tokenizer_new(&source, ret, error, error_size);
+	tokenizer_source_done(&source);
+	gguf_close(g);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned flags = 0;
 	unsigned long repeat = 0;
 	bool trusted = false;
 	struct tokenizer *t;
-	struct gguf *g;
 	char error[256];
 	int i, status;
 
@@ -113,16 +131,10 @@ int main(int argc, char **argv)
 				"MODEL.gguf\n");
 		return 2;
 	}
-	if (gguf_open(argv[i], &g, error, sizeof(error)) < 0) {
+	if (open_tokenizer(argv[i], &t, error, sizeof(error)) < 0) {
 		fprintf(stderr, "zeph-tokens: %s: %s\n", argv[i], error);
 		return 1;
 	}
-	if (tokenizer_new(g, &t, error, sizeof(error)) < 0) {
-		fprintf(stderr, "zeph-tokens: %s: %s\n", argv[i], error);
-		gguf_close(g);
-		return 1;
-	}
-	gguf_close(g);
 	status = answer_all(t, trusted, flags, repeat);
 	tokenizer_free(t);
 	return fflush(stdout) == 0 ? status : 1;
