@@ -5,6 +5,11 @@
 #define GGUF_TENSORS_MAX     65536       /* tensors */
 #define GGUF_NAME_BYTES_MAX  65535       /* a key or a tensor's name */
 #define GGUF_ALIGNMENT_MAX   65536       /* bytes; a power of two */
+#define MODEL_TENSORS_MAX    65536       /* tensors of one safetensors file */
+#define MODEL_SHARDS_MAX     1024        /* safetensors files of one model */
+#define HF_FILE_BYTES_MAX    (64u << 20) /* tokenizer.json; smaller files the same */
+#define JSON_VALUES_MAX      4000000     /* values of one JSON text: about 400 MB */
+#define JSON_DEPTH_MAX       64          /* levels */
 #define MODEL_LAYERS_MAX     1024        /* transformer blocks */
 #define MODEL_VOCAB_MAX      1048576     /* tokens */
 #define MODEL_DIM_MAX        65536       /* elements of any one dimension but the vocabulary */

@@ -18,6 +18,9 @@ struct pretokenizer_kind {
 /* Or NULL: not implemented. */
 const struct pretokenizer_kind *pretokenizer_kind(struct slice name);
 
+/* The kind whose pattern a tokenizer.json writes so, or NULL. */
+const struct pretokenizer_kind *pretokenizer_of_regex(const char *regex);
+
 int pretokenizer_new(const struct pretokenizer_kind *kind, struct pretokenizer **ret, char *error,
 	size_t error_size);
 struct pretokenizer *pretokenizer_free(struct pretokenizer *p); /* accepts NULL, returns NULL */

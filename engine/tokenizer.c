@@ -35,7 +35,8 @@ void tokenizer_source_done(struct tokenizer_source *s)
 {
 	free(s->tokens);
 	free(s->merges);
-	free(s->arena);
+	if (s->owner)
+		s->release(s->owner);
 	*s = (struct tokenizer_source){0};
 }
 

@@ -35,7 +35,7 @@ enum space_prefix {
 };
 
 struct tokenizer_source {
-	bool byte_level; /* GPT-2's kind; else SentencePiece's */
+	bool byte_level;             /* GPT-2's kind; else SentencePiece's */
 	struct token_source *tokens; /* [n] */
 	uint32_t n;
 	struct merge_source *merges; /* [n_merges] by rank */
@@ -49,6 +49,7 @@ struct tokenizer_source {
 	int32_t bos, eos, unknown; /* -1: none */
 	bool adds_bos, adds_eos;
 	const char *tokens_name, *merges_name; /* for messages */
-	char *arena; /* texts that no file holds as they are; or NULL */
+	void *owner;                           /* of the texts; NULL: somebody else */
+	void (*release)(void *owner);
 };
 void tokenizer_source_done(struct tokenizer_source *s); /* frees and zeroes */

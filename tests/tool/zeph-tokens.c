@@ -1,6 +1,6 @@
 /* Texts to token ids and back, for tests that compare with other tokenizers.
  *
- *   zeph-tokens [--no-jit] [--trusted] [--model] [--time N] MODEL.gguf
+ *   zeph-tokens [--no-jit] [--trusted] [--model] [--time N] MODEL
  *
  * Reads from stdin texts, each as its length (32 bits, this machine's order) and bytes, until the
  * input ends. Writes for each: the number of ids, the ids, the length of the detokenised text, its
@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "engine/source_gguf.h"
+#include "engine/source_hf.h"
 #include "engine/tokenizer.h"
 
 static double seconds(void)
@@ -92,8 +94,11 @@ static int open_tokenizer(const char *path, struct tokenizer **ret, char *error,
 	const struct model_refusal why = {error, error_size};
 	struct tokenizer_source source = {0};
 	struct gguf *g;
+	struct stat st;
 	int r;
 
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return hf_open_tokenizer(path, ret, &why);
 	r = gguf_open(path, &g, error, error_size);
 	if (r < 0)
 		return r;
