@@ -56,6 +56,7 @@ static int read_model(struct hf *hf, struct tokenizer_source *s, const struct mo
 		s->space_prefix = SPACE_NEVER;
 	else if (!legacy && s->space_prefix == SPACE_ALWAYS)
 		s->space_prefix = SPACE_FIRST;
+	s->space_once = !legacy;
 	return 0;
 }
 
@@ -124,16 +125,21 @@ static int read_more_specials(
 	return 0;
 }
 
-/* Where no file names it, config.json's number: every tokenizer of the family has one. */
-static void default_special(
-	const struct hf *hf, const char *key, struct tokenizer_source *s, int32_t *ret)
+/* Where no file names it: Llama's class has a default, and config.json a number. */
+static void default_special(const struct hf *hf, const char *key, const char *llama,
+	struct tokenizer_source *s, int32_t *ret)
 {
 	const json_t *v = json_member(hf->config, key);
 
-	if (*ret >= 0 || !json_is_integer(v) || json_integer_value(v) < 0 ||
-		json_integer_value(v) >= s->n)
+	if (*ret >= 0)
 		return;
-	*ret = (int32_t)json_integer_value(v);
+	if (is_llama(hf, s))
+		*ret = hf_find_token(s, llama);
+	if (*ret < 0 && json_is_integer(v) && json_integer_value(v) >= 0 &&
+		json_integer_value(v) < s->n)
+		*ret = (int32_t)json_integer_value(v);
+	if (*ret < 0)
+		return;
 	if (s->tokens[*ret].kind != TOKEN_UNKNOWN)
 		s->tokens[*ret].kind = TOKEN_CONTROL;
 }
@@ -145,7 +151,7 @@ static int read_additions(
 
 	/* Other classes leave it to tokenizer.json's post_processor, which has been read. */
 	if (is_llama(hf, s) && ((r = json_get_bool(hf->tokenizer_config, CONFIG, "add_bos_token",
-					 true, &s->adds_bos, why)) < 0 ||
+					 s->bos >= 0, &s->adds_bos, why)) < 0 ||
 				       (r = json_get_bool(hf->tokenizer_config, CONFIG,
 						"add_eos_token", false, &s->adds_eos, why)) < 0))
 		return r;
@@ -183,8 +189,8 @@ int hf_read_tokenizer(struct hf *hf, struct tokenizer_source *ret, const struct 
 		(r = read_special(hf, "pad_token", false, &s, &pad, why)) < 0 ||
 		(r = read_more_specials(hf, &s, why)) < 0)
 		goto out;
-	default_special(hf, "bos_token_id", &s, &s.bos);
-	default_special(hf, "eos_token_id", &s, &s.eos);
+	default_special(hf, "bos_token_id", "<s>", &s, &s.bos);
+	default_special(hf, "eos_token_id", "</s>", &s, &s.eos);
 	if ((s.adds_bos && bos != s.bos) || (s.adds_eos && eos != s.eos)) {
 		if (!is_llama(hf, &s)) {
 			r = model_refuse(why, -ENOTSUP,

@@ -20,6 +20,7 @@ struct spm {
 	uint32_t *priorities;     /* [v->n], 0 for the highest score; NULL where pairs have ranks */
 	struct merge_rules rules; /* where they have */
 	enum space_prefix space;
+	bool space_once;   /* no second one before a space */
 	bool cuts_defined; /* what follows a user-defined token may get a space in front */
 	bool has_bytes;    /* each of the 256 byte tokens exists */
 	bool splits_words; /* no piece has a space behind something else: words merge alone */
@@ -75,6 +76,7 @@ int spm_new(const struct tokenizer_source *from, const struct vocabulary *v, str
 		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
 	s->v = v;
 	s->space = from->space_prefix;
+	s->space_once = from->space_once;
 	s->cuts_defined = from->cuts_defined;
 	s->has_bytes = true;
 	s->splits_words = !v->has_unused;
@@ -291,6 +293,8 @@ static int spm_stretch(struct spm_run *run, const char *s, size_t n, bool first)
 
 	if (n == 0)
 		return 0;
+	if (spm->space_once && (s[0] == ' ' || spm_is_space(s, n)))
+		prefix = false;
 	text = spm_escape(s, n, prefix, &len);
 	if (!text)
 		return -ENOMEM;

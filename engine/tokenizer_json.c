@@ -46,6 +46,7 @@ static const json_t *next_stage(const json_t *stage, const char *list, size_t *i
 
 struct spaces {
 	bool escaped;             /* ' ' becomes U+2581 */
+	bool once;                /* no second one before a space */
 	enum space_prefix prefix; /* one goes in front */
 };
 
@@ -82,6 +83,7 @@ static int read_metaspace(
 		!is_string(json_object_get(stage, "replacement"), ESCAPED_SPACE))
 		return refuse_stage("pre_tokenizer", stage, why);
 	spaces->escaped = true;
+	spaces->once = true;
 	if (is_string(scheme, "always"))
 		spaces->prefix = SPACE_ALWAYS;
 	else if (is_string(scheme, "first"))
@@ -140,7 +142,7 @@ static int read_form(
 {
 	const json_t *normalizer = json_member(root, "normalizer");
 	const json_t *pre = json_member(root, "pre_tokenizer");
-	struct spaces spaces = {false, SPACE_NEVER};
+	struct spaces spaces = {.prefix = SPACE_NEVER};
 	int r;
 
 	if (pre && strcmp(type_of(pre), "Metaspace") != 0) {
@@ -157,6 +159,7 @@ static int read_form(
 			FILE_NAME ": normalizer, pre_tokenizer: neither escapes spaces nor splits, "
 				  "which is not implemented");
 	s->space_prefix = spaces.prefix;
+	s->space_once = spaces.once;
 	s->cuts_defined = true;
 	return r;
 }

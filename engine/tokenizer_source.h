@@ -44,6 +44,7 @@ struct tokenizer_source {
 	const struct pretokenizer_kind *split; /* byte-level only */
 	bool whole_words; /* a word that is a token is that token, whatever the merges say */
 	enum space_prefix space_prefix;
+	bool space_once;   /* no second one before a space (`tokenizers` calls it Metaspace) */
 	bool cuts_defined; /* user-defined tokens cut the text as control tokens do: what follows
 			      one may get a space in front */
 	int32_t bos, eos, unknown; /* -1: none */
