@@ -89,7 +89,7 @@ FAR = [
 LONG = Spec("llama, 5000 tokens", "llama", 4, 1, 32, hidden=64, ffn=96)
 
 
-def make(spec, seed, directory):
+def make(spec, seed, directory, max_shard_size="150KB"):
     """Writes the model and returns its directory."""
     config_class, model_class = ARCHITECTURES[spec.architecture]
     extra = {"sliding_window": spec.window} if spec.architecture == "mistral" else {
@@ -112,7 +112,7 @@ def make(spec, seed, directory):
             elif "embed_tokens" not in name:
                 p.mul_(2 / math.sqrt(p.shape[1]))
     model.to(DTYPES[spec.dtype]).save_pretrained(
-        directory, **({"max_shard_size": "150KB"} if spec.sharded else {}))
+        directory, **({"max_shard_size": max_shard_size} if spec.sharded else {}))
     shards = list(directory.glob("*.safetensors"))
     assert len(shards) > 1 if spec.sharded else len(shards) == 1
     if "type" in (spec.rope or {}):  # as files of 2024 have it
