@@ -5,6 +5,7 @@ import json
 import math
 import os
 import subprocess
+import time
 
 import gguf
 import hf_files
@@ -385,3 +386,28 @@ def test_directories_that_are_no_models(run, tmp_path):
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(ValueError, match="regular file"):
         run(tmp_path)
+
+
+# --- the content hash
+
+def content_hash(build, directory):
+    with Zephd(build, directory, "--device", "reference") as zephd, zephd.connect() as client:
+        for _ in range(200):
+            found = client.call("status")["model"]["hash"]
+            if found:
+                return found
+            time.sleep(0.02)
+    raise AssertionError("no hash")
+
+
+def test_the_hash_tells_contents_and_not_layouts(build, tmp_path):
+    directory = hf_files.directory(tmp_path / "m", shards=2)
+    first = content_hash(build, directory)
+    assert content_hash(build, hf_files.directory(tmp_path / "other")) == first
+    assert content_hash(build, hf_files.directory(tmp_path / "more", LLAMA)) != first
+    # a file is changed inside, its size and the directory are not
+    path = directory / "model-00002-of-00002.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 1
+    path.write_bytes(raw)
+    assert content_hash(build, directory) != first

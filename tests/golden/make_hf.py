@@ -17,7 +17,8 @@ import random_models  # noqa: E402
 
 SMALL = {"hidden": 16, "ffn": 24, "vocab": 61, "context": 256, "layers": 2}
 SPECS = {
-    "mistral": random_models.Spec("golden mistral", "mistral", 4, 2, 8, window=12, dtype="bf16", sharded=True,
+    "mistral": random_models.Spec("golden mistral", "mistral", 4, 2, 8, window=12, rope=random_models.YARN,
+                                  dtype="bf16", sharded=True,
                                   **SMALL),
     "llama": random_models.Spec("golden llama", "llama", 2, 1, 8, rope=random_models.LLAMA3, tied=True,
                                 attention_bias=True, mlp_bias=True, dtype="f16", **SMALL),
