@@ -51,6 +51,11 @@ int json_read(const char *text, size_t len, const char *file, json_t **ret,
 			"%s: at most %d values and %d levels expected, found about %zu and %zu",
 			file, JSON_VALUES_MAX, JSON_DEPTH_MAX, values, depth);
 	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+	/* tokenizer_config.json's model_max_length is 10^30 where there is no limit: then its
+	 * integers are read as reals, and who wants an integer of it says so. */
+	if (!root && json_error_code(&error) == json_error_numeric_overflow)
+		root = json_loadb(
+			text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
 	if (!root && json_error_code(&error) == json_error_out_of_memory)
 		return model_refuse(why, -ENOMEM, "%s: no memory", file);
 	if (!root)

@@ -10,7 +10,8 @@
 #include "engine/source.h"
 
 /* Parses a whole text. file names it in messages. -EINVAL with the line, or for more than
- * JSON_VALUES_MAX values or JSON_DEPTH_MAX levels; -ENOMEM. *ret is the caller's to json_decref().
+ * JSON_VALUES_MAX values or JSON_DEPTH_MAX levels; -ENOMEM. Where an integer needs more than 64
+ * bits, all are read as reals. *ret is the caller's to json_decref().
  */
 int json_read(const char *text, size_t len, const char *file, json_t **ret,
 	const struct model_refusal *why);

@@ -2,6 +2,7 @@
  * names. struct hf owns the mapped shards and the parsed files, and is the source's. */
 #include "engine/source_hf.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -121,6 +122,7 @@ int hf_read_file(struct hf *hf, const char *name, size_t max_bytes, char **ret, 
 	r = snprintf(hf->manifest + hf->manifest_bytes, sizeof(hf->manifest) - hf->manifest_bytes,
 		"%s %s\n", name, digest);
 	hf->manifest_bytes += (size_t)r;
+	assert(hf->manifest_bytes < sizeof(hf->manifest));
 	return 0;
 }
 
@@ -331,6 +333,7 @@ static void hf_done(struct hf *hf)
 	json_decref(hf->generation);
 	json_decref(hf->tokenizer_config);
 	json_decref(hf->special_tokens);
+	json_decref(hf->added_tokens);
 	free(hf->template_file);
 	if (hf->fd >= 0)
 		close(hf->fd);
@@ -353,7 +356,8 @@ static int open_directory(struct hf *hf, const char *path, const struct model_re
 	if ((r = hf_read_json(hf, "config.json", &hf->config, why)) < 0 ||
 		(r = hf_read_json(hf, "generation_config.json", &hf->generation, why)) < 0 ||
 		(r = hf_read_json(hf, "tokenizer_config.json", &hf->tokenizer_config, why)) < 0 ||
-		(r = hf_read_json(hf, "special_tokens_map.json", &hf->special_tokens, why)) < 0)
+		(r = hf_read_json(hf, "special_tokens_map.json", &hf->special_tokens, why)) < 0 ||
+		(r = hf_read_json(hf, "added_tokens.json", &hf->added_tokens, why)) < 0)
 		return r;
 	return 0;
 }

@@ -11,8 +11,9 @@ struct hf {
 	int fd;                      /* the directory */
 	struct safetensors **shards; /* [n_shards] */
 	size_t n_shards;
-	json_t *config, *generation, *tokenizer_config, *special_tokens; /* or NULL */
-	char *template_file;                                             /* or NULL */
+	json_t *config, *generation, *tokenizer_config, *special_tokens,
+		*added_tokens; /* or NULL */
+	char *template_file;   /* or NULL */
 	size_t template_bytes;
 	char name[128];
 	char manifest[HF_MANIFEST_BYTES]; /* what the content hash covers beside the tensors */
@@ -45,8 +46,10 @@ int tokenizer_json_read(
 int tokenizer_model_read(
 	char *text, size_t len, struct tokenizer_source *ret, const struct model_refusal *why);
 
-/* An added token's content and flags on its id, which may be a new one. The content's text must
- * live as long as *s. */
+/* An added token's text on its id, which may be a new one. The text must live as long as *s. */
+int hf_name_token(struct tokenizer_source *s, const char *file, json_int_t id, struct slice text,
+	bool special, const struct model_refusal *why);
+/* The same, with its content and its flags as files write them. */
 int hf_add_token(struct tokenizer_source *s, const char *file, json_int_t id, const json_t *token,
 	const struct model_refusal *why);
 int32_t hf_find_token(const struct tokenizer_source *s, const char *text); /* or -1 */

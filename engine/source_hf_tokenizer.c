@@ -85,6 +85,31 @@ static int read_added(
 	return 0;
 }
 
+/* added_tokens.json, {text: id}: where older directories name what their tokenizer.model lacks. */
+static int read_old_added(
+	const struct hf *hf, struct tokenizer_source *s, const struct model_refusal *why)
+{
+	const char *key;
+	json_t *id;
+	int r;
+
+	if (s->ranked || json_member(hf->tokenizer_config, "added_tokens_decoder"))
+		return 0; /* tokenizer.json holds them, or they have been read */
+	json_object_foreach(hf->added_tokens, key, id)
+	{
+		const json_int_t n = json_is_integer(id) ? json_integer_value(id) : -1;
+
+		if (n >= 0 && n < s->n && s->tokens[n].text.len == strlen(key) &&
+			memcmp(s->tokens[n].text.text, key, strlen(key)) == 0)
+			continue;
+		r = hf_name_token(
+			s, "added_tokens.json", n, (struct slice){key, strlen(key)}, false, why);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* bos_token and its like: *ret is set where the files name one. */
 static int read_special(const struct hf *hf, const char *key, bool required,
 	struct tokenizer_source *s, int32_t *ret, const struct model_refusal *why)
@@ -112,9 +137,10 @@ static int read_more_specials(
 	const json_t *list = setting(hf, "additional_special_tokens");
 	size_t i;
 
-	if (list && !json_is_array(list))
-		return model_refuse(
-			why, -EINVAL, CONFIG ": additional_special_tokens: a list expected");
+	if (list && (!json_is_array(list) || json_array_size(list) > HF_SPECIAL_TOKENS_MAX))
+		return model_refuse(why, -EINVAL,
+			CONFIG ": additional_special_tokens: a list of at most %d expected",
+			HF_SPECIAL_TOKENS_MAX);
 	for (i = 0; i < json_array_size(list); i++) {
 		const char *text = content(json_array_get(list, i));
 		int32_t id = text ? hf_find_token(s, text) : -1;
@@ -182,7 +208,7 @@ int hf_read_tokenizer(struct hf *hf, struct tokenizer_source *ret, const struct 
 		goto out;
 	bos = s.bos;
 	eos = s.eos;
-	if ((r = read_added(hf, &s, why)) < 0 ||
+	if ((r = read_added(hf, &s, why)) < 0 || (r = read_old_added(hf, &s, why)) < 0 ||
 		(r = read_special(hf, "unk_token", false, &s, &s.unknown, why)) < 0 ||
 		(r = read_special(hf, "bos_token", true, &s, &s.bos, why)) < 0 ||
 		(r = read_special(hf, "eos_token", true, &s, &s.eos, why)) < 0 ||

@@ -184,25 +184,16 @@ static int check_decoder(
 
 /* ---- the vocabulary ---- */
 
-int hf_add_token(struct tokenizer_source *s, const char *file, json_int_t id, const json_t *token,
-	const struct model_refusal *why)
+int hf_name_token(struct tokenizer_source *s, const char *file, json_int_t id, struct slice text,
+	bool special, const struct model_refusal *why)
 {
-	static const char *const flags[] = {"single_word", "lstrip", "rstrip"};
-	const json_t *content = json_object_get(token, "content");
-	const bool special = json_is_true(json_object_get(token, "special"));
 	struct token_source *t, *more;
 	size_t i;
 
-	if (!json_is_string(content) || json_string_length(content) == 0 || id < 0 ||
-		id >= MODEL_VOCAB_MAX)
+	if (text.len == 0 || id < 0 || id >= MODEL_VOCAB_MAX)
 		return model_refuse(why, -EINVAL,
 			"%s: an added token with an id below %d and a content expected", file,
 			MODEL_VOCAB_MAX);
-	for (i = 0; i < sizeof(flags) / sizeof(*flags); i++)
-		if (json_is_true(json_object_get(token, flags[i])))
-			return model_refuse(why, -ENOTSUP,
-				"%s: added token \"%.60s\": %s is not implemented", file,
-				json_string_value(content), flags[i]);
 	if (id >= s->n) {
 		more = reallocarray(s->tokens, (size_t)id + 1, sizeof(*more));
 		if (!more)
@@ -214,15 +205,32 @@ int hf_add_token(struct tokenizer_source *s, const char *file, json_int_t id, co
 	}
 	t = &s->tokens[id];
 	if (t->text.len > 0 &&
-		(t->text.len != json_string_length(content) ||
-			memcmp(t->text.text, json_string_value(content), t->text.len) != 0))
+		(t->text.len != text.len || memcmp(t->text.text, text.text, text.len) != 0))
 		return model_refuse(why, -EINVAL,
-			"%s: added token \"%.60s\": id %lld is that of \"%.60s\"", file,
-			json_string_value(content), (long long)id, t->text.text);
-	t->text = (struct slice){json_string_value(content), json_string_length(content)};
+			"%s: added token \"%.*s\": id %lld is that of \"%.*s\"", file,
+			(int)(text.len < 60 ? text.len : 60), text.text, (long long)id,
+			(int)(t->text.len < 60 ? t->text.len : 60), t->text.text);
+	t->text = text;
 	if (t->kind != TOKEN_UNKNOWN)
 		t->kind = special ? TOKEN_CONTROL : TOKEN_USER_DEFINED;
 	return 0;
+}
+
+int hf_add_token(struct tokenizer_source *s, const char *file, json_int_t id, const json_t *token,
+	const struct model_refusal *why)
+{
+	static const char *const flags[] = {"single_word", "lstrip", "rstrip"};
+	const json_t *content = json_object_get(token, "content");
+	const struct slice text = {json_string_value(content), json_string_length(content)};
+	size_t i;
+
+	for (i = 0; i < sizeof(flags) / sizeof(*flags); i++)
+		if (json_is_true(json_object_get(token, flags[i])))
+			return model_refuse(why, -ENOTSUP,
+				"%s: added token \"%.60s\": %s is not implemented", file,
+				text.text ? text.text : "", flags[i]);
+	return hf_name_token(
+		s, file, id, text, json_is_true(json_object_get(token, "special")), why);
 }
 
 static bool is_byte_name(const char *s)

@@ -37,11 +37,16 @@ def same_bytes(text):
 
 
 @pytest.fixture(scope="module")
-def legacy():
-    return hf_files.mistral_json(MODEL, "legacy")
+def legacy_text():
+    return hf_files.mistral_json(MODEL, "legacy").to_str()
 
 
 # --- Mistral's tokenizer, from either file
+
+@pytest.fixture(name="legacy")
+def fresh_legacy(legacy_text):
+    return tokenizers.Tokenizer.from_str(legacy_text)
+
 
 def test_mistral_json_is_that_of_tokenizers(build, legacy, tmp_path):
     answers = run_zeph(build, write(tmp_path / "m", legacy), ALL, "--trusted")
@@ -182,6 +187,39 @@ def test_tokenizer_config_overrides_flags(build, legacy, tmp_path):
     assert 22557 not in ids(b"Hello")
 
 
+def test_old_directories_name_added_tokens_in_a_file_of_their_own(build, tmp_path):
+    path = write(tmp_path / "m", model=MODEL, bos_token="<s>", eos_token="<|im_end|>")
+    (path / "added_tokens.json").write_text(json.dumps({"<s>": 1, "<|im_end|>": 32000, "<tool>": 32001}))
+    assert run_zeph(build, path, [b"<tool>"])[0][0] == [32001]
+    assert run_zeph(build, path, [b"<|im_end|>"], "--trusted")[0][0] == [32000]
+    assert 32000 not in run_zeph(build, path, [b"<|im_end|>"])[0][0]
+
+
+def test_the_files_of_zephyr(build, legacy, tmp_path):
+    """tokenizer_config.json and special_tokens_map.json as HuggingFaceH4/zephyr-7b-beta has them."""
+    def added(i, text):
+        return {str(i): {"content": text, "lstrip": False, "normalized": False, "rstrip": False,
+                         "single_word": False, "special": True}}
+
+    legacy.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
+    legacy.enable_truncation(2048, direction="left")
+    path = write(
+        tmp_path / "m", legacy, MODEL, added_tokens_decoder=added(0, "<unk>") | added(1, "<s>") | added(2, "</s>"),
+        additional_special_tokens=["<unk>", "<s>", "</s>"], bos_token="<s>", clean_up_tokenization_spaces=False,
+        eos_token="</s>", legacy=True, model_max_length=1000000000000000019884624838656, pad_token="</s>",
+        sp_model_kwargs={}, spaces_between_special_tokens=False, tokenizer_class="LlamaTokenizer",
+        truncation_side="left", unk_token="<unk>", use_default_system_prompt=True)
+    (path / "special_tokens_map.json").write_text(json.dumps({
+        "additional_special_tokens": ["<unk>", "<s>", "</s>"], "bos_token": "<s>", "eos_token": "</s>",
+        "pad_token": "</s>", "unk_token": "<unk>"}))
+    (path / "added_tokens.json").write_text(json.dumps({"</s>": 2, "<s>": 1, "<unk>": 0}))
+    text = "<|user|>\nHi there</s>\n<|assistant|>\n"
+    ids = run_zeph(build, path, [text.encode()], "--trusted", "--model")[0][0]
+    assert ids == legacy.encode(text).ids and ids[0] == 1 and ids.count(2) == 1
+    assert 2 not in run_zeph(build, path, [text.encode()], "--model")[0][0]
+
+
 # --- refusals
 
 def refusal(build, directory):
@@ -291,6 +329,7 @@ def test_other_splits_are_refused_by_name(build, tmp_path, pre, named):
     ({"added_tokens_decoder": {"9": {"content": "b", "lstrip": True}}}, "lstrip"),
     ({"added_tokens_decoder": []}, "added_tokens_decoder"),
     ({"additional_special_tokens": "x"}, "additional_special_tokens"),
+    ({"additional_special_tokens": ["x"] * 4097}, "additional_special_tokens"),
 ])
 def test_the_small_files_are_checked(build, tmp_path, config, named):
     config = {"bos_token": "<s>"} | config
