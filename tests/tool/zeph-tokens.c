@@ -27,7 +27,7 @@ static double seconds(void)
 static int write_counted(uint32_t count, const void *items, size_t item_bytes)
 {
 	return fwrite(&count, sizeof(count), 1, stdout) == 1 &&
-	       fwrite(items, item_bytes, count, stdout) == count;
+	       (count == 0 || fwrite(items, item_bytes, count, stdout) == count);
 }
 
 /* 0, or the exit status. */
