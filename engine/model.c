@@ -218,6 +218,11 @@ int model_open(const char *path, const struct model_options *options, struct mod
 
 int source_add_end(struct model_source *s, int32_t id)
 {
+	uint32_t i;
+
+	for (i = 0; i < s->n_end_ids; i++)
+		if (s->end_ids[i] == id)
+			return 0;
 	if (s->n_end_ids == sizeof(s->end_ids) / sizeof(*s->end_ids))
 		return -EINVAL;
 	s->end_ids[s->n_end_ids++] = id;

@@ -99,7 +99,7 @@ struct model_source {
 int source_read_gguf(struct model_source *s, const char *path, const struct model_refusal *why);
 int source_read_hf(struct model_source *s, const char *path, const struct model_refusal *why);
 
-/* -EINVAL where there are too many. */
+/* Once, however often it is named. -EINVAL where there are too many. */
 int source_add_end(struct model_source *s, int32_t id);
 
 struct model_source *source_free(struct model_source *s); /* accepts NULL, returns NULL */

@@ -362,6 +362,17 @@ static int open_directory(struct hf *hf, const char *path, const struct model_re
 	return 0;
 }
 
+/* Fine-tunes have added tokens (a padding token, mostly) for which their matrices have no row: no
+ * model can read or write one, so text that looks like it stays text. */
+static void drop_rowless(struct tokenizer_source *t, uint64_t vocab)
+{
+	while (t->n > vocab && (int64_t)t->n - 1 > t->bos && (int64_t)t->n - 1 > t->eos &&
+		(int64_t)t->n - 1 > t->unknown &&
+		(t->tokens[t->n - 1].kind == TOKEN_CONTROL ||
+			t->tokens[t->n - 1].kind == TOKEN_USER_DEFINED))
+		t->n--;
+}
+
 int source_read_hf(struct model_source *s, const char *path, const struct model_refusal *why)
 {
 	struct hf *hf = calloc(1, sizeof(*hf));
@@ -384,6 +395,7 @@ int source_read_hf(struct model_source *s, const char *path, const struct model_
 		(r = hf_read_file(hf, "chat_template.jinja", TEMPLATE_BYTES_MAX, &hf->template_file,
 			 &hf->template_bytes, why)) < 0)
 		return r;
+	drop_rowless(&s->tokenizer, s->stated_vocab);
 	hf_read_template(s, hf);
 	snapshot_name(path, hf->name, sizeof(hf->name));
 	s->name = (struct slice){hf->name, strlen(hf->name)};

@@ -243,6 +243,20 @@ def test_text_and_chat_are_served(build, tmp_path):
         assert chat["usage"]["prompt_tokens"] == 1 + len("\u2581user hi.")
 
 
+def test_added_tokens_without_a_row_stay_text(build, run, tmp_path):
+    """A padding token behind the vocabulary loads and is never made; one that ends replies is refused."""
+    extra = {"added_tokens_decoder": {str(hf_files.VOCAB): {"content": "abc", "special": True}}}
+    plain = tokenizer()
+    plain["model"]["vocab"] |= {f"\u2581x{i}": i for i in range(len(plain["model"]["vocab"]), hf_files.VOCAB)}
+    directory = hf_files.directory(tmp_path / "model", tokenizer_json=plain, tokenizer_config_json=extra | {
+        "bos_token": "<s>", "eos_token": "</s>", "pad_token": "abc"})
+    with Zephd(build, directory, "--device", "reference") as zephd, zephd.connect() as client:
+        assert client.call("complete", prompt="abc", max_new_tokens=1)["usage"]["prompt_tokens"] == 5
+    (directory / "tokenizer_config.json").write_text(json.dumps(extra | {"bos_token": "<s>", "eos_token": "abc"}))
+    with pytest.raises(ValueError, match="model.vocab"):
+        run(directory)
+
+
 # --- refusals
 
 @pytest.mark.parametrize("change, named", [
