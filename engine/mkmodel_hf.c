@@ -322,6 +322,7 @@ static int write_shard(struct plan *p, uint32_t shard, int *ret_fd)
 	size_t i;
 	int fd = -1, r = 0, bad = 0;
 
+	*ret_fd = -1;
 	for (i = 0; i < p->n; i++) {
 		const struct mkmodel_tensor *t = &p->tensors[i];
 		const json_int_t begin = (json_int_t)t->offset,

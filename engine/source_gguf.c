@@ -164,6 +164,12 @@ static int read_rope(const struct gguf *g, struct model_config *c, const struct 
 		(r = read_float(g, PREFIX "rope.scaling.attn_factor", &one, 1e-3, 1e3,
 			 &attention_factor, why)) < 0)
 		return r;
+	if (attention_factor != 1 && !is(type, "yarn"))
+		return model_refuse(why, -ENOTSUP,
+			"key " PREFIX
+			"rope.scaling.attn_factor: 1 expected without yarn, found %g, "
+			"which is not implemented",
+			(double)attention_factor);
 	rope->factor = factor;
 	rope->attention_factor = attention_factor;
 	if (type.len == 0 || is(type, "linear")) {

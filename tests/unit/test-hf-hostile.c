@@ -71,7 +71,7 @@ enum {
 };
 
 struct hostile {
-	char path[32];
+	char path[64];
 	int fd;
 	struct file files[N_FILES];
 	struct backend *backend;
@@ -179,8 +179,12 @@ static int set_up(void **state)
 	size_t i;
 
 	assert_non_null(h);
-	strcpy(h->path, "/tmp/zeph-hostile-XXXXXX");
-	assert_non_null(mkdtemp(h->path));
+	/* in memory, where there is such a place: files are written tens of thousands of times */
+	strcpy(h->path, "/dev/shm/zeph-hostile-XXXXXX");
+	if (!mkdtemp(h->path)) {
+		strcpy(h->path, "/tmp/zeph-hostile-XXXXXX");
+		assert_non_null(mkdtemp(h->path));
+	}
 	h->fd = open(h->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(h->fd >= 0);
 	set_tensors(&h->files[FILE_A], "a.safetensors", a);
@@ -287,7 +291,7 @@ static void the_undamaged_directory_loads(void **state)
 
 static void hurt(struct hostile *h, const struct file *f)
 {
-	static const uint8_t flips[] = {0x01, 0x02, 0x10, 0x80, 0xff};
+	static const uint8_t flips[] = {0x01, 0x10, 0x80, 0xff};
 	uint8_t bytes[FILE_BYTES];
 	size_t at, i;
 

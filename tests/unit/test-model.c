@@ -319,6 +319,7 @@ static void what_is_not_implemented_is_refused_by_name(void **state)
 		{.key = "llama.embedding_scale", .kind = EXTRA_F32, .f32 = 12},
 		{.key = "llama.residual_scale", .kind = EXTRA_F32, .f32 = 0.2f},
 		{.key = "llama.rope.scaling.type", .kind = EXTRA_STRING, .string = "longrope"},
+		{.key = "llama.rope.scaling.attn_factor", .kind = EXTRA_F32, .f32 = 2},
 		{.key = "llama.rope.scaling.yarn_log_multiplier", .kind = EXTRA_F32, .f32 = 0.1f},
 		{.key = "llama.attention.causal", .kind = EXTRA_BOOL, .u32 = 0},
 		{.key = "llama.use_parallel_residual", .kind = EXTRA_BOOL, .u32 = 1},
