@@ -206,6 +206,13 @@ def test_a_gguf_of_the_same_weights_gives_the_same_logits(run, tmp_path, scaling
     assert difference(other, mine) < TOLERANCE
 
 
+@pytest.mark.parametrize("factors", [[0, 1, 1, 1], [1, -1, 1, 1], [1, 1, math.inf, 1], [1, 1, 1, math.nan], [1, 1]])
+def test_divisors_that_are_none_are_refused(run, tmp_path, factors):
+    path = as_gguf(tmp_path / "m.gguf", LLAMA, hf_files.weights(), numpy.array(factors, "f4"))
+    with pytest.raises(ValueError, match="rope_freqs"):
+        run(path)
+
+
 # --- a daemon serves it
 
 def tokenizer():
