@@ -413,10 +413,10 @@ def test_directories_that_are_no_models(run, tmp_path):
 
 def content_hash(build, directory):
     with Zephd(build, directory, "--device", "reference") as zephd, zephd.connect() as client:
-        for _ in range(200):
-            found = client.call("status")["model"]["hash"]
-            if found:
-                return found
+        for _ in range(1000):
+            model = client.call("status")["model"]  # None while it loads
+            if model and model["hash"]:
+                return model["hash"]
             time.sleep(0.02)
     raise AssertionError("no hash")
 
