@@ -72,6 +72,7 @@ enum jinja_flavor { JINJA_PLAIN, JINJA_TUPLE, JINJA_KEYS, JINJA_VALUES, JINJA_IT
 
 struct jinja_list {
 	enum jinja_flavor flavor;
+	bool is_group; /* (grouper, list), as groupby gives them: a tuple whose items have names */
 	size_t n, capacity;
 	struct jinja_value *items;
 };
@@ -218,6 +219,10 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 	const struct jinja_string *chars, bool left, bool right); /* chars NULL: white space */
 const struct jinja_string *jinja_recase(
 	struct jinja *j, const struct jinja_string *s, int first, int rest); /* enum unicode_case */
+/* The character at byte i in another case (enum unicode_case), as it is there in s; returns its
+ * bytes in s. */
+size_t jinja_put_recased(
+	struct jinja *j, struct jinja_builder *b, const struct jinja_string *s, size_t i, int to);
 const struct jinja_string *jinja_replace(struct jinja *j, const struct jinja_string *s,
 	const struct jinja_string *old, const struct jinja_string *with, int64_t count);
 struct jinja_value jinja_split(struct jinja *j, const struct jinja_string *s,
@@ -283,8 +288,9 @@ struct jinja_value jinja_attribute(
 struct jinja_value jinja_item(struct jinja *j, struct jinja_value v, struct jinja_value key);
 struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jinja_value start,
 	struct jinja_value stop, struct jinja_value step);
+/* printf-like, as Python's %. may_remain: that arguments are left over is no error. */
 struct jinja_value jinja_format(struct jinja *j, const struct jinja_string *format,
-	const struct jinja_args *args); /* printf-like, as Python's % */
+	const struct jinja_args *args, bool may_remain);
 
 /* ---- arguments ---- */
 /* Fills slots by position and name. spec names them, optional ones with '?' behind: "old new

@@ -114,10 +114,8 @@ METHOD(str_title)
 			jinja_put_string(j, &b, jinja_part(j, s, i, i + n));
 			inside = false;
 		} else {
-			jinja_put_string(j, &b,
-				jinja_recase(j, jinja_part(j, s, i, i + n),
-					inside ? UNICODE_TO_LOWER : UNICODE_TO_TITLE,
-					UNICODE_TO_LOWER));
+			jinja_put_recased(
+				j, &b, s, i, inside ? UNICODE_TO_LOWER : UNICODE_TO_TITLE);
 			inside = true;
 		}
 	}
@@ -133,21 +131,14 @@ METHOD(str_swapcase)
 
 	jinja_bind(j, "swapcase()", args, "", NULL);
 	for (i = 0; i < s->len; i += n) {
-		struct jinja_string part = *s;
-
 		n = jinja_char(s, i, &code);
 		jinja_step(j, i % 64 == 0);
-		part.text += i;
-		part.trust = s->trust ? s->trust + i : NULL;
-		part.len = n;
 		if (unicode_class(code) & UNICODE_IS_UPPER)
-			jinja_put_string(
-				j, &b, jinja_recase(j, &part, UNICODE_TO_LOWER, UNICODE_TO_LOWER));
+			jinja_put_recased(j, &b, s, i, UNICODE_TO_LOWER);
 		else if (unicode_class(code) & UNICODE_IS_LOWER)
-			jinja_put_string(
-				j, &b, jinja_recase(j, &part, UNICODE_TO_UPPER, UNICODE_TO_UPPER));
+			jinja_put_recased(j, &b, s, i, UNICODE_TO_UPPER);
 		else
-			jinja_put_string(j, &b, &part);
+			jinja_put_string(j, &b, jinja_part(j, s, i, i + n));
 	}
 	return jinja_from(jinja_built(j, &b));
 }
@@ -600,7 +591,6 @@ METHOD(str_format)
 
 static const struct jinja_method_entry str_methods[] = {
 	{"capitalize", str_capitalize},
-	{"casefold", str_lower},
 	{"center", str_center},
 	{"count", str_count},
 	{"endswith", str_endswith},
@@ -777,6 +767,10 @@ struct jinja_value jinja_method_of(
 	const char *const *forbidden = NULL;
 	struct jinja_value found = jinja_missing();
 
+	if (self.kind == JINJA_LIST && self.list->is_group && jinja_string_is(name, "grouper"))
+		return self.list->items[0];
+	if (self.kind == JINJA_LIST && self.list->is_group && jinja_string_is(name, "list"))
+		return self.list->items[1];
 	if (self.kind == JINJA_STRING) {
 		found = method_lookup(j, self, name, str_methods, N(str_methods));
 	} else if (self.kind == JINJA_DICT) {

@@ -1,6 +1,6 @@
 /* Values as text: Python's str() and repr(), and json.dumps(). Punctuation that these write is
  * trusted, what they copy or escape keeps the provenance of its source. */
-#include "engine/jinja.h"
+#include "engine/jinja_eval.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -186,6 +186,16 @@ static void print_value(struct jinja *j, struct jinja_builder *b, struct jinja_v
 		print_literal(j, b, v.range->step == 1 ? "" : scalar);
 		print_literal(j, b, ")");
 		break;
+	case JINJA_MACRO:
+		print_literal(j, b, "<Macro ");
+		print_string(j, b, v.macro->node->name);
+		print_literal(j, b, ">");
+		break;
+	case JINJA_LOOP:
+		snprintf(scalar, sizeof(scalar), "<LoopContext %" PRId64 "/%zu>",
+			v.loop->index0 + 1, jinja_loop_length(j, v.loop));
+		print_literal(j, b, scalar);
+		break;
 	default:
 		print_literal(j, b, v.kind == JINJA_UNDEFINED ? "" : "<");
 		print_literal(j, b, jinja_type_name(v));
@@ -232,9 +242,7 @@ static void json_string(struct jinja *j, struct jinja_builder *b, const struct j
 			if ((uint32_t)*p == code)
 				snprintf(escape, sizeof(escape), "\\%c", p[1]);
 		if (escape[0] == 0 && (code < 0x20 || (how->ascii && code >= 0x7f))) {
-			if (code == 0x7f) {
-				escape[0] = 0x7f;
-			} else if (code < 0x10000) {
+			if (code < 0x10000) {
 				snprintf(escape, sizeof(escape), "\\u%04x", code);
 			} else if (code != UINT32_MAX) {
 				snprintf(escape, sizeof(escape), "\\u%04x\\u%04x",

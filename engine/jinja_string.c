@@ -251,29 +251,33 @@ static bool string_is_final_sigma(const struct jinja_string *s, size_t at)
 	return !(unicode_class(code) & cased);
 }
 
+size_t jinja_put_recased(
+	struct jinja *j, struct jinja_builder *b, const struct jinja_string *s, size_t i, int to)
+{
+	bool trusted = jinja_trusted_at(s, i);
+	uint32_t code, out[3];
+	size_t n = jinja_char(s, i, &code), mapped, k;
+
+	if (code == UINT32_MAX) {
+		jinja_put(j, b, s->text + i, n, trusted);
+		return n;
+	}
+	mapped = unicode_map(code, (enum unicode_case)to, out);
+	if (to == UNICODE_TO_LOWER && code == 0x3a3 && string_is_final_sigma(s, i))
+		out[0] = 0x3c2;
+	for (k = 0; k < mapped; k++)
+		jinja_put_code(j, b, out[k], trusted);
+	return n;
+}
+
 const struct jinja_string *jinja_recase(
 	struct jinja *j, const struct jinja_string *s, int first, int rest)
 {
 	struct jinja_builder b = {0};
-	size_t i, n, k;
-	uint32_t code, out[3];
+	size_t i;
 
-	for (i = 0; i < s->len; i += n) {
-		enum unicode_case to = i == 0 ? first : rest;
-		bool trusted = jinja_trusted_at(s, i);
-		size_t mapped;
-
-		n = jinja_char(s, i, &code);
-		if (code == UINT32_MAX) {
-			jinja_put(j, &b, s->text + i, n, trusted);
-			continue;
-		}
-		mapped = unicode_map(code, to, out);
-		if (to == UNICODE_TO_LOWER && code == 0x3a3 && string_is_final_sigma(s, i))
-			out[0] = 0x3c2;
-		for (k = 0; k < mapped; k++)
-			jinja_put_code(j, &b, out[k], trusted);
-	}
+	for (i = 0; i < s->len;)
+		i += jinja_put_recased(j, &b, s, i, i == 0 ? first : rest);
 	return jinja_built(j, &b);
 }
 
@@ -342,8 +346,7 @@ static struct jinja_value string_split_space(
 
 		jinja_step(j, 1);
 		if (max == 0) {
-			jinja_list_add(j, list,
-				jinja_from(jinja_strip(j, s, NULL, from_right, !from_right)));
+			jinja_list_add(j, list, jinja_from(s));
 			break;
 		}
 		max -= max > 0;
