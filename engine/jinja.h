@@ -50,7 +50,7 @@ struct jinja_string {
 
 struct jinja_value {
 	enum jinja_kind kind;
-	bool trusted; /* numbers: not computed from a message */
+	bool trusted; /* numbers and ranges: not computed from a message */
 	union {
 		bool boolean;
 		int64_t integer;
@@ -182,6 +182,8 @@ bool jinja_has_length(struct jinja_value v);
 size_t jinja_length(struct jinja *j, struct jinja_value v);
 bool jinja_hashable(struct jinja_value v);
 bool jinja_all_trusted(const struct jinja_string *s);
+/* Whether a number made from v is the template's own: of a list, its strings and numbers count. */
+bool jinja_trusted(struct jinja *j, struct jinja_value v);
 /* Fails with the undefined value's own message. */
 _Noreturn void jinja_fail_undefined(struct jinja *j, struct jinja_value v);
 /* Fails with "expected WANTED, not TYPE" in front of which stands `what`. */
@@ -215,6 +217,8 @@ bool jinja_string_is(const struct jinja_string *s, const char *text);
 /* Byte offset of `what` in [from, s->len), or SIZE_MAX. */
 size_t jinja_find(struct jinja *j, const struct jinja_string *s, const struct jinja_string *what,
 	size_t from);
+size_t jinja_find_last(
+	struct jinja *j, const struct jinja_string *s, const struct jinja_string *what);
 const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_string *s,
 	const struct jinja_string *chars, bool left, bool right); /* chars NULL: white space */
 const struct jinja_string *jinja_recase(

@@ -96,12 +96,12 @@ struct jinja_node *jinja_parse_primary(struct jinja_parser *p)
 		}
 		return n;
 	case JINJA_T_STRING: {
-		const struct jinja_string *s = t->text;
+		struct jinja_builder b = {0};
 
 		n = jinja_node_new(p, JINJA_N_CONST);
-		for (p->token++; p->token->kind == JINJA_T_STRING; p->token++)
-			s = jinja_concat(p->j, s, p->token->text);
-		n->constant = jinja_from(s);
+		for (; p->token->kind == JINJA_T_STRING; p->token++)
+			jinja_put_string(p->j, &b, p->token->text);
+		n->constant = jinja_from(jinja_built(p->j, &b));
 		return n;
 	}
 	case JINJA_T_INT:

@@ -138,7 +138,7 @@ static const char *format_spec(
 		f->alternate |= *p == '#';
 	}
 	for (; p < end && *p >= '0' && *p <= '9'; p++)
-		f->width = f->width < 10000 ? f->width * 10 + *p - '0' : f->width;
+		f->width = f->width <= 10000 ? f->width * 10 + *p - '0' : f->width;
 	if (p < end && *p == '.')
 		for (p++, f->precision = 0; p < end && *p >= '0' && *p <= '9'; p++)
 			f->precision = f->precision < 10000 ? f->precision * 10 + *p - '0'

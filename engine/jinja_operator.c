@@ -296,7 +296,7 @@ struct jinja_value jinja_item(struct jinja *j, struct jinja_value v, struct jinj
 		if (v.kind == JINJA_LIST)
 			return v.list->items[i];
 		if (v.kind == JINJA_RANGE)
-			return jinja_int(v.range->start + v.range->step * i, true);
+			return jinja_int(v.range->start + v.range->step * i, v.trusted);
 		n = jinja_char_offset(j, v.string, (size_t)i);
 		return jinja_from(
 			jinja_part(j, v.string, n, n + jinja_char(v.string, n, &(uint32_t){0})));
@@ -379,9 +379,10 @@ static struct jinja_value slice_string(
 	}
 }
 
-static struct jinja_value slice_range(struct jinja *j, const struct jinja_range *r, int64_t first,
+static struct jinja_value slice_range(struct jinja *j, struct jinja_value v, int64_t first,
 	int64_t last, int64_t by, size_t count)
 {
+	const struct jinja_range *r = v.range;
 	struct jinja_range *part = jinja_take(j, 1, sizeof(*part));
 
 	if (__builtin_mul_overflow(r->step, first, &first) ||
@@ -391,7 +392,7 @@ static struct jinja_value slice_range(struct jinja *j, const struct jinja_range 
 		__builtin_mul_overflow(r->step, by, &part->step))
 		operator_overflow(j);
 	part->n = count;
-	return (struct jinja_value){.kind = JINJA_RANGE, .range = part};
+	return (struct jinja_value){.kind = JINJA_RANGE, .trusted = v.trusted, .range = part};
 }
 
 struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jinja_value start,
@@ -424,7 +425,7 @@ struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jin
 		return slice_string(j, v.string, first, by, count);
 	}
 	if (v.kind == JINJA_RANGE)
-		return slice_range(j, v.range, first, last, by, (size_t)count);
+		return slice_range(j, v, first, last, by, (size_t)count);
 	jinja_step(j, (size_t)count);
 	list = jinja_list_new(j, v.list->flavor, (size_t)count);
 	for (i = 0; i < count; i++)

@@ -158,6 +158,26 @@ static void print_dict(struct jinja *j, struct jinja_builder *b, const struct ji
 	print_literal(j, b, "}");
 }
 
+static void print_number(struct jinja *j, struct jinja_builder *b, int64_t i, bool trusted)
+{
+	char digits[24];
+
+	jinja_put(j, b, digits, (size_t)snprintf(digits, sizeof(digits), "%" PRId64, i), trusted);
+}
+
+static void print_range(struct jinja *j, struct jinja_builder *b, struct jinja_value v)
+{
+	print_literal(j, b, "range(");
+	print_number(j, b, v.range->start, v.trusted);
+	print_literal(j, b, ", ");
+	print_number(j, b, v.range->stop, v.trusted);
+	if (v.range->step != 1) {
+		print_literal(j, b, ", ");
+		print_number(j, b, v.range->step, v.trusted);
+	}
+	print_literal(j, b, ")");
+}
+
 /* repr() */
 static void print_value(struct jinja *j, struct jinja_builder *b, struct jinja_value v)
 {
@@ -178,14 +198,7 @@ static void print_value(struct jinja *j, struct jinja_builder *b, struct jinja_v
 		print_dict(j, b, v.dict);
 		print_literal(j, b, ">");
 		break;
-	case JINJA_RANGE:
-		snprintf(scalar, sizeof(scalar), "range(%" PRId64 ", %" PRId64, v.range->start,
-			v.range->stop);
-		print_literal(j, b, scalar);
-		snprintf(scalar, sizeof(scalar), ", %" PRId64, v.range->step);
-		print_literal(j, b, v.range->step == 1 ? "" : scalar);
-		print_literal(j, b, ")");
-		break;
+	case JINJA_RANGE: print_range(j, b, v); break;
 	case JINJA_MACRO:
 		print_literal(j, b, "<Macro ");
 		print_string(j, b, v.macro->node->name);

@@ -243,12 +243,8 @@ JINJA_FILTER(items)
 
 JINJA_FILTER(length)
 {
-	struct jinja_value n;
-
 	jinja_bind(j, "length", args, "", NULL);
-	n = jinja_int((int64_t)jinja_length(j, v), true);
-	n.trusted = v.kind != JINJA_STRING || jinja_all_trusted(v.string);
-	return n;
+	return jinja_int((int64_t)jinja_length(j, v), jinja_trusted(j, v));
 }
 
 JINJA_FILTER(list)

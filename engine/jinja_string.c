@@ -193,15 +193,38 @@ size_t jinja_find(
 {
 	const char *at;
 
-	string_charge(j, s->len - from);
 	if (what->len == 0)
 		return from;
 	at = memmem(s->text + from, s->len - from, what->text, what->len);
+	string_charge(j, what->len + (at ? (size_t)(at - s->text) : s->len) - from);
 	return at ? (size_t)(at - s->text) : SIZE_MAX;
 }
 
-static bool string_has(const struct jinja_string *chars, uint32_t code, const char *bytes, size_t n)
+size_t jinja_find_last(
+	struct jinja *j, const struct jinja_string *s, const struct jinja_string *what)
 {
+	size_t at, charged = 0;
+
+	if (what->len > s->len)
+		return SIZE_MAX;
+	for (at = s->len - what->len;; at--) {
+		/* A comparison may go over all of what. */
+		charged += 1 + what->len / 16;
+		if (charged >= STRING_STEP_BYTES) {
+			string_charge(j, charged);
+			charged = 0;
+		}
+		if (what->len == 0 || memcmp(s->text + at, what->text, what->len) == 0)
+			return at;
+		if (at == 0)
+			return SIZE_MAX;
+	}
+}
+
+static bool string_has(struct jinja *j, const struct jinja_string *chars, uint32_t code,
+	const char *bytes, size_t n)
+{
+	string_charge(j, chars ? chars->len : 0);
 	if (!chars)
 		return code != UINT32_MAX && unicode_is_space(code);
 	return memmem(chars->text, chars->len, bytes, n) != NULL;
@@ -216,7 +239,7 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 	while (left && start < end) {
 		size_t n = jinja_char(s, start, &code);
 
-		if (!string_has(chars, code, s->text + start, n))
+		if (!string_has(j, chars, code, s->text + start, n))
 			break;
 		start += n;
 	}
@@ -224,11 +247,11 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 		size_t before = jinja_char_before(s, end);
 
 		jinja_char(s, before, &code);
-		if (!string_has(chars, code, s->text + before, end - before))
+		if (!string_has(j, chars, code, s->text + before, end - before))
 			break;
 		end = before;
 	}
-	string_charge(j, (s->len - (end - start)) * (chars ? 1 + chars->len / 16 : 1));
+	string_charge(j, (s->len - (end - start)) * (chars ? 1 + chars->len % 1024 / 16 : 1));
 	return jinja_part(j, s, start, end);
 }
 
@@ -385,25 +408,13 @@ struct jinja_value jinja_split(struct jinja *j, const struct jinja_string *s,
 	if (separator->len == 0)
 		jinja_fail_at(j, -ENOEXEC, j->line, "split(): empty separator");
 	list = jinja_list_new(j, JINJA_PLAIN, 0);
-	string_charge(j, s->len);
 	for (; max != 0; max -= max > 0) {
-		const char *p = NULL, *q;
 		size_t at;
 
 		jinja_step(j, 1);
-		if (!from_right) {
-			p = memmem(s->text, s->len, separator->text, separator->len);
-		} else if (s->len >= separator->len) {
-			for (q = s->text + s->len - separator->len; !p; q--) {
-				if (memcmp(q, separator->text, separator->len) == 0)
-					p = q;
-				if (q == s->text)
-					break;
-			}
-		}
-		if (!p)
+		at = from_right ? jinja_find_last(j, s, separator) : jinja_find(j, s, separator, 0);
+		if (at == SIZE_MAX)
 			break;
-		at = (size_t)(p - s->text);
 		if (from_right) {
 			jinja_list_add(
 				j, list, jinja_from(jinja_part(j, s, at + separator->len, s->len)));

@@ -74,8 +74,8 @@ def render(source, messages, bos="<s>", eos="</s>", add_generation_prompt=True):
 class Zeph:
     """The program zeph-template, kept running: one request in, one answer out."""
 
-    def __init__(self, build):
-        self.program = subprocess.Popen([build / "tests" / "tool" / "zeph-template"],
+    def __init__(self, build, *model):
+        self.program = subprocess.Popen([build / "tests" / "tool" / "zeph-template", *model],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, **request):
