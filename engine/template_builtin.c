@@ -5,10 +5,11 @@
  *   chatml            <|im_start|>role line, content, <|im_end|>
  *   llama-2           <s>[INST] <<SYS>> system <</SYS>> user [/INST] assistant </s>
  *   llama-3           <|start_header_id|>role<|end_header_id|>, content, <|eot_id|>
- * They give what the published templates give, with two differences. zephyr refuses roles that the
- * published one drops without a word. Mistral's has a space before [INST], for tokenizers that put
- * none of their own behind a control token; those of files without a template do, and the ids that
- * come out are those of mistral-common. */
+ * They give what the published templates give, with two differences. What those of zephyr and
+ * llama-2 drop without a word, a role that they do not know or a system message between turns, is
+ * refused. Mistral's has a space before [INST], for tokenizers that put none of their own behind a
+ * control token; those of files without a template do, and the ids that come out are those of
+ * mistral-common. */
 #include "engine/template.h"
 
 #include <errno.h>
