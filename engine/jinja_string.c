@@ -209,7 +209,7 @@ size_t jinja_find_last(
 		return SIZE_MAX;
 	for (at = s->len - what->len;; at--) {
 		/* A comparison may go over all of what. */
-		charged += 1 + what->len / 16;
+		charged += 1 + what->len / 4;
 		if (charged >= STRING_STEP_BYTES) {
 			string_charge(j, charged);
 			charged = 0;
@@ -251,7 +251,11 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 			break;
 		end = before;
 	}
-	string_charge(j, (s->len - (end - start)) * (chars ? 1 + chars->len % 1024 / 16 : 1));
+	/* string_has() charges for long sets of characters only. */
+	if (chars && chars->len < STRING_STEP_BYTES)
+		string_charge(j, (s->len - (end - start)) * (1 + chars->len / 16));
+	else
+		string_charge(j, s->len - (end - start));
 	return jinja_part(j, s, start, end);
 }
 
