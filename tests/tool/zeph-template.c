@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "engine/gguf.h"
+#include "engine/source_gguf.h"
 #include "engine/template.h"
 #include "engine/tokenizer.h"
 
@@ -131,16 +132,21 @@ static json_t *answer(const struct tokenizer *tokenizer, const json_t *request)
 /* NULL after a message. */
 static struct tokenizer *read_tokenizer(const char *path)
 {
-	struct tokenizer *t = NULL;
-	struct gguf *g;
 	char error[256];
+	const struct model_refusal why = {error, sizeof(error)};
+	struct tokenizer_source source = {0};
+	struct tokenizer *t = NULL;
+	struct gguf *g = NULL;
+	int r;
 
-	if (gguf_open(path, &g, error, sizeof(error)) < 0) {
+	r = gguf_open(path, &g, error, sizeof(error));
+	if (r == 0)
+		r = source_gguf_tokenizer(g, &source, &why);
+	if (r == 0)
+		r = tokenizer_new(&source, &t, error, sizeof(error));
+	if (r < 0)
 		fprintf(stderr, "zeph-template: %s: %s\n", path, error);
-		return NULL;
-	}
-	if (tokenizer_new(g, &t, error, sizeof(error)) < 0)
-		fprintf(stderr, "zeph-template: %s: %s\n", path, error);
+	tokenizer_source_done(&source);
 	gguf_close(g);
 	return t;
 }
