@@ -1,4 +1,4 @@
-/* Why: `zephctl` looks at the daemon and steers it: status, cancel, tokenize. */
+/* Why: `zephctl` looks at the daemon and steers it: status, cancel, load, unload, tokenize. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -19,6 +19,8 @@ static const char help[] =
 	"  status                   what the daemon is and does\n"
 	"  cancel TAG               stop your requests that carry the tag (zephctl status shows it)\n"
 	"  cancel --id N            stop the request with the id on this connection\n"
+	"  load                     bring the model to the device, if it is not there\n"
+	"  unload                   give the device's memory back; the next request loads again\n"
 	"  tokenize [TEXT...]       the token ids of the text, or of stdin\n"
 	"      --bos                with the beginning token that the model has\n"
 	"      --special            read <|names|> of control tokens as these tokens\n"
@@ -255,6 +257,31 @@ static enum exit_code run_cancel(struct control *c)
 	return code;
 }
 
+/* Waits until the daemon is in the state that was asked for, and prints its name. */
+static enum exit_code run_model(struct control *c, enum method m)
+{
+	const msgpack_object *state;
+	struct message answer;
+	enum exit_code code;
+	msgpack_sbuffer out;
+	int r;
+
+	if (!call(c, m, NULL, &answer, &code))
+		return code;
+	state = map_get(&answer.result, "state");
+	msgpack_sbuffer_init(&out);
+	if (c->json)
+		r = json_write(&out, &answer.result);
+	else if (state && state->type == MSGPACK_OBJECT_STR)
+		r = msgpack_sbuffer_write(&out, state->via.str.ptr, state->via.str.size);
+	else
+		r = 0;
+	code = print(c, &out, r);
+	msgpack_sbuffer_destroy(&out);
+	message_done(&answer);
+	return code;
+}
+
 static int write_ids(msgpack_sbuffer *out, const msgpack_object *tokens)
 {
 	int r = 0;
@@ -337,7 +364,11 @@ static enum exit_code run(struct control *c)
 		return run_cancel(c);
 	if (strcmp(c->command, "tokenize") == 0)
 		return run_tokenize(c);
-	usage(c, "unknown command, wanted status, cancel or tokenize", c->command);
+	if (strcmp(c->command, "load") == 0 && c->words.n_words == 0)
+		return run_model(c, METHOD_MODEL_LOAD);
+	if (strcmp(c->command, "unload") == 0 && c->words.n_words == 0)
+		return run_model(c, METHOD_MODEL_UNLOAD);
+	usage(c, "unknown command, wanted status, cancel, load, unload or tokenize", c->command);
 	return EXIT_USAGE;
 }
 

@@ -321,3 +321,13 @@ void answer_text(struct request *r, const struct text_task *t)
 	pack_key(&pk, "tokens");
 	pack_ids(&pk, t->tokens.ids, t->tokens.n);
 }
+
+void answer_state(struct request *r)
+{
+	if (!r->peer)
+		return;
+	msgpack_packer pk = peer_packer(r->peer);
+	message_pack_result(&pk, r->rpc_id);
+	msgpack_pack_map(&pk, 1);
+	pack_string(&pk, "state", server_state(r->server));
+}

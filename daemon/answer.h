@@ -25,3 +25,4 @@ void answer_pack_logprob(
  * cancelled by its own client. */
 void answer_result(struct request *r, const struct event *done);
 void answer_text(struct request *r, const struct text_task *t);
+void answer_state(struct request *r); /* model.load, model.unload */

@@ -24,6 +24,7 @@ static void config_default(struct config *c)
 	*c = (struct config){
 		.socket.mode = 0600,
 		.model.sliding_window = -1,
+		.model.gpu_layers = -1,
 		.engine.activations = ACTIVATIONS_FAST,
 		.engine.kv_type = -1,
 		.limits =
@@ -179,6 +180,8 @@ bool config_reload(struct config *c, struct config *from)
 		       differ(c->model.template_name, from->model.template_name) ||
 		       c->model.sliding_window != from->model.sliding_window ||
 		       c->model.context != from->model.context ||
+		       c->model.gpu_layers != from->model.gpu_layers ||
+		       c->model.idle_seconds != from->model.idle_seconds ||
 		       differ(c->engine.device, from->engine.device) ||
 		       c->engine.activations != from->engine.activations ||
 		       c->engine.kv_type != from->engine.kv_type ||

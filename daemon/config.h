@@ -53,6 +53,8 @@ struct config {
 		char *template_name;    /* NULL: the file's own */
 		int64_t sliding_window; /* -1: the file's own */
 		int64_t context;        /* 0: the model's */
+		int64_t gpu_layers;     /* on the card; -1: as many as fit */
+		int64_t idle_seconds;   /* without a request, then it is unloaded; 0: never */
 	} model;
 	struct {
 		char *device; /* NULL: auto */

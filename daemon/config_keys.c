@@ -54,6 +54,8 @@ static const struct key keys[] = {
 	{"model", "template", TYPE_TEXT, offsetof(struct config, model.template_name), .param = -1},
 	KEY(model, sliding_window, INT, 0, MODEL_CONTEXT_MAX, -1),
 	KEY(model, context, INT, 0, MODEL_CONTEXT_MAX, -1),
+	KEY(model, gpu_layers, INT, 0, MODEL_LAYERS_MAX, -1),
+	KEY(model, idle_seconds, INT, 0, 31536000, -1),
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
 	KEY(engine, kv_type, KV_TYPE, .param = -1),

@@ -54,6 +54,14 @@ static void dispatch_request(struct peer *p, struct call *c)
 	case METHOD_HELLO: method_hello(p, c); break;
 	case METHOD_STATUS: method_status(p, c); break;
 	case METHOD_CANCEL: method_cancel(p, c); break;
+	case METHOD_MODEL_LOAD:
+	case METHOD_MODEL_UNLOAD:
+		if (peer_class(p) != CLASS_MANAGE) {
+			peer_answer_error(p, id, E_PERMISSION, "uid %u is not in class manage",
+				p->identity.uid);
+			break;
+		}
+		/* fallthrough */
 	default:
 		if (s->stopping)
 			peer_answer_error(p, id, s->stop_error, "%s", s->stop_reason);

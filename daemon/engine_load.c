@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "engine/device.h"
 #include "engine/digest.h"
 #include "engine/kv.h"
 #include "engine/utf8.h"
@@ -21,6 +20,7 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.template_name = c->model.template_name ? strdup(c->model.template_name) : NULL,
 		.device = strdup(c->engine.device ? c->engine.device : "auto"),
 		.sliding_window = c->model.sliding_window,
+		.gpu_layers = c->model.gpu_layers,
 		.context = c->model.context,
 		.threads = c->engine.threads,
 		.prefill_tokens = c->engine.prefill_tokens,
@@ -115,49 +115,65 @@ static struct file_key file_key(const char *path)
 	return key;
 }
 
+/* Opens the file, or sees that it is still the one that was opened. */
+static int load_model(const struct engine_setup *s, struct engine_load *l, char *error, size_t size)
+{
+	const struct model_options options = {s->template_name, s->sliding_window};
+	struct file_key now = file_key(s->path);
+	int r;
+
+	if (l->model) {
+		if (memcmp(&now, &l->key, sizeof(now)) == 0)
+			return 0;
+		snprintf(error, size,
+			"%s has changed since the daemon opened it: zephd must be started anew",
+			s->path);
+		return -ESTALE;
+	}
+	r = model_open(s->path, &options, &l->model, error, size);
+	if (r == 0)
+		l->key = now;
+	return r;
+}
+
 static int load(const struct engine_setup *s, const struct weights_progress *progress,
 	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
 {
-	const struct model_options model_options = {s->template_name, s->sliding_window};
-	const struct device_options device_options = {s->device, s->threads, s->activations};
+	const struct placement_options where = {
+		.device = {s->device, s->threads, s->activations},
+		.gpu_layers = s->gpu_layers,
+	};
 	struct engine_options options;
-	struct file_key key = file_key(s->path), after;
+	struct file_key after;
+	const struct backend *device;
 	size_t len;
 	int r;
 
-	r = device_open(&device_options, &l->backend, report->error, sizeof(report->error));
-	if (r < 0)
-		return r;
-	r = model_open(s->path, &model_options, &l->model, report->error, sizeof(report->error));
+	r = load_model(s, l, report->error, sizeof(report->error));
 	if (r < 0)
 		return r;
 	engine_options_default(&options);
-	options.context = s->context && s->context < l->model->config.context
-				  ? s->context
-				  : l->model->config.context;
+	options.context = s->context;
 	options.kv_bytes = s->kv_bytes;
-	options.kv_dtype = s->kv_type >= 0 ? (enum dtype)s->kv_type
-					   : device_kv_dtype(l->backend, s->activations);
 	if (s->max_sequences)
 		options.max_sequences = s->max_sequences;
-	if (s->prefill_tokens)
-		options.prefill_tokens = s->prefill_tokens;
-	r = weights_load(l->model, &l->backend, 1, NULL, options.context, progress, &l->weights,
-		report->error, sizeof(report->error));
-	if (r < 0)
-		return r;
-	r = engine_new(
-		l->weights, &options, sink, &l->engine, report->error, sizeof(report->error));
+	options.prefill_tokens = s->prefill_tokens;
+	r = placement_load(l->model, &where, s->kv_type, &options, sink, progress, &l->placement,
+		&l->weights, &l->engine, report->error, sizeof(report->error));
 	if (r < 0)
 		return r;
 
 	after = file_key(s->path);
-	if (memcmp(&key, &after, sizeof(key)) == 0)
-		report->key = key; /* not exchanged while it was read */
-	report->device = l->backend->device;
+	if (memcmp(&l->key, &after, sizeof(after)) == 0)
+		report->key = l->key; /* not exchanged while it was read */
+	device = l->placement.backends[0];
+	report->device = device->device;
+	snprintf(report->device_note, sizeof(report->device_note), "%s", l->placement.note);
+	report->layers_on_device = l->placement.layers_on_device;
 	report->kv_dtype = options.kv_dtype;
-	report->weight_bytes = l->weights->bytes;
-	report->page_bytes = kv_page_bytes(&l->model->config, options.kv_dtype);
+	report->weight_bytes = weights_bytes_on(l->weights, device);
+	report->page_bytes = kv_page_bytes(&l->model->config, options.kv_dtype) /
+			     l->model->config.n_layers * l->placement.layers_on_device;
 	report->piece_bytes = longest_piece(l->model->tokenizer);
 	if (l->model->template) {
 		const char *source = template_source(l->model->template, &len);
@@ -171,29 +187,33 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 }
 
 int engine_load(const struct engine_setup *s, const struct weights_progress *progress,
-	const struct engine_sink *sink, struct engine_load *ret, struct engine_report *report)
+	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
 {
-	struct engine_load l = {};
 	int r;
 
 	report->error[0] = 0;
-	r = load(s, progress, sink, &l, report);
+	r = load(s, progress, sink, l, report);
 	if (r < 0) {
 		if (!report->error[0])
 			snprintf(report->error, sizeof(report->error), "%s", strerror(-r));
 		hide_folders(report->error, s->path);
-		engine_load_done(&l);
+		engine_load_drop(l);
 		return r;
 	}
-	*ret = l;
+	report->error[0] = 0; /* a try with more layers may have left a word */
 	return 0;
+}
+
+void engine_load_drop(struct engine_load *l)
+{
+	l->engine = engine_free(l->engine);
+	l->weights = weights_free(l->weights);
+	placement_done(&l->placement);
 }
 
 void engine_load_done(struct engine_load *l)
 {
-	engine_free(l->engine);
-	weights_free(l->weights);
+	engine_load_drop(l);
 	model_free(l->model);
-	backend_free(l->backend);
 	*l = (struct engine_load){};
 }

@@ -18,7 +18,14 @@
 
 #define PROGRESS_USEC 100000 /* between two reports of a load */
 
-enum order_kind { ORDER_SUBMIT, ORDER_CANCEL, ORDER_PAUSE, ORDER_RESUME };
+enum order_kind {
+	ORDER_SUBMIT,
+	ORDER_CANCEL,
+	ORDER_PAUSE,
+	ORDER_RESUME,
+	ORDER_UNLOAD,
+	ORDER_LOAD,
+};
 
 struct order {
 	struct order *next;
@@ -116,7 +123,8 @@ static void publish(struct engine_thread *t, enum engine_state state, const char
 	struct engine_stats stats;
 	bool news;
 
-	engine_stats(t->load.engine, &stats);
+	if (t->load.engine)
+		engine_stats(t->load.engine, &stats);
 	pthread_mutex_lock(&t->out_lock);
 	news = t->emitted || t->report.state != state;
 	if (t->emitted) {
@@ -128,7 +136,8 @@ static void publish(struct engine_thread *t, enum engine_state state, const char
 	if (t->report.state != state && error)
 		snprintf(t->report.error, sizeof(t->report.error), "%s", error);
 	t->report.state = state;
-	t->report.stats = stats;
+	if (t->load.engine)
+		t->report.stats = stats;
 	pthread_mutex_unlock(&t->out_lock);
 	if (news)
 		wake_io(t);
@@ -144,6 +153,8 @@ static struct order *order_free(struct order *o)
 
 static void obey(struct engine *e, struct order *o)
 {
+	if (!e)
+		return; /* a cancel or a pause that came too late */
 	switch (o->kind) {
 	case ORDER_SUBMIT:
 		engine_submit(e, o->job);
@@ -152,6 +163,7 @@ static void obey(struct engine *e, struct order *o)
 	case ORDER_CANCEL: engine_cancel(e, o->id, o->failure, o->reason); break;
 	case ORDER_PAUSE: engine_pause(e, o->id, true); break;
 	case ORDER_RESUME: engine_pause(e, o->id, false); break;
+	default: assert(!"an order of the thread's own");
 	}
 }
 
@@ -179,6 +191,72 @@ static struct order *take_mail(struct engine_thread *t, bool idle)
 	return mail;
 }
 
+/* Makes the engine resident and reports it; the state that it leads to. */
+static enum engine_state load(struct engine_thread *t)
+{
+	const struct weights_progress progress = {load_progress, t};
+	const struct engine_sink sink = {emit, t};
+	struct engine_report report = {};
+	bool first = !t->load.model;
+	int r;
+
+	t->told_usec = 0;
+	r = engine_load(&t->setup, &progress, &sink, &t->load, &report);
+	pthread_mutex_lock(&t->out_lock);
+	report.loads = ++t->report.loads;
+	if (r == 0) {
+		report.state = ENGINE_READY;
+		report.load_done_bytes = t->report.load_done_bytes;
+		report.load_total_bytes = t->report.load_total_bytes;
+		t->report = report;
+	} else {
+		t->report.state = first ? ENGINE_REFUSED : ENGINE_UNLOADED;
+		memcpy(t->report.error, report.error, sizeof(report.error));
+	}
+	report.state = t->report.state;
+	pthread_mutex_unlock(&t->out_lock);
+	wake_io(t);
+	if (r == 0)
+		engine_set_stop(t->load.engine, stop_asked, t);
+	return report.state;
+}
+
+/* A load that is not the first: whoever asks meanwhile hears that it is loading. */
+static enum engine_state load_again(struct engine_thread *t)
+{
+	pthread_mutex_lock(&t->out_lock);
+	t->report.state = ENGINE_LOADING;
+	t->report.load_done_bytes = 0;
+	t->report.error[0] = 0;
+	pthread_mutex_unlock(&t->out_lock);
+	wake_io(t);
+	return load(t);
+}
+
+static enum engine_state unload(struct engine_thread *t)
+{
+	engine_load_drop(&t->load);
+	pthread_mutex_lock(&t->out_lock);
+	t->report.state = ENGINE_UNLOADED;
+	t->report.error[0] = 0;
+	t->report.layers_on_device = 0;
+	t->report.weight_bytes = 0;
+	t->report.stats.running = t->report.stats.queued = 0;
+	t->report.stats.pages = t->report.stats.pages_used = t->report.stats.pages_cached = 0;
+	pthread_mutex_unlock(&t->out_lock);
+	wake_io(t);
+	return ENGINE_UNLOADED;
+}
+
+/* The failure in the device's own words. */
+static const char *device_error(const struct engine_thread *t)
+{
+	for (uint32_t i = 0; i < t->load.placement.n_backends; i++)
+		if (t->load.placement.backends[i]->error[0])
+			return t->load.placement.backends[i]->error;
+	return "no reason given";
+}
+
 static void serve(struct engine_thread *t)
 {
 	enum engine_state state = ENGINE_READY;
@@ -191,7 +269,15 @@ static void serve(struct engine_thread *t)
 		while (mail) {
 			struct order *next = mail->next;
 
-			obey(t->load.engine, mail);
+			if (mail->kind == ORDER_UNLOAD || mail->kind == ORDER_LOAD) {
+				publish(t, state, NULL); /* what the orders before it brought */
+				if (mail->kind == ORDER_UNLOAD && t->load.engine)
+					state = unload(t);
+				else if (mail->kind == ORDER_LOAD && state == ENGINE_UNLOADED)
+					state = load_again(t);
+			} else {
+				obey(t->load.engine, mail);
+			}
 			order_free(mail);
 			mail = next;
 		}
@@ -199,32 +285,17 @@ static void serve(struct engine_thread *t)
 		if (r < 0)
 			state = ENGINE_BROKEN;
 		idle = r <= 0;
-		publish(t, state,
-			t->load.backend->error[0] ? t->load.backend->error : "no reason given");
+		publish(t, state, r < 0 ? device_error(t) : NULL);
 	}
 }
 
 static void *thread_main(void *userdata)
 {
 	struct engine_thread *t = userdata;
-	const struct weights_progress progress = {load_progress, t};
-	const struct engine_sink sink = {emit, t};
-	struct engine_report report = {.state = ENGINE_LOADING};
-	int r;
 
 	beat(t);
-	r = engine_load(&t->setup, &progress, &sink, &t->load, &report);
-	report.state = r < 0 ? ENGINE_REFUSED : ENGINE_READY;
-	pthread_mutex_lock(&t->out_lock);
-	report.load_done_bytes = t->report.load_done_bytes;
-	report.load_total_bytes = t->report.load_total_bytes;
-	t->report = report;
-	pthread_mutex_unlock(&t->out_lock);
-	wake_io(t);
-	if (r == 0) {
-		engine_set_stop(t->load.engine, stop_asked, t);
+	if (load(t) == ENGINE_READY)
 		serve(t);
-	}
 	return NULL;
 }
 
@@ -369,6 +440,23 @@ int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused)
 	struct order *o = order_new(paused ? ORDER_PAUSE : ORDER_RESUME, id);
 
 	return o ? post(t, o, false) : -ENOMEM;
+}
+
+static int post_plain(struct engine_thread *t, enum order_kind kind)
+{
+	struct order *o = order_new(kind, 0);
+
+	return o ? post(t, o, true) : -ENOMEM;
+}
+
+int engine_thread_unload(struct engine_thread *t)
+{
+	return post_plain(t, ORDER_UNLOAD);
+}
+
+int engine_thread_load(struct engine_thread *t)
+{
+	return post_plain(t, ORDER_LOAD);
 }
 
 uint64_t engine_thread_beat(const struct engine_thread *t)

@@ -14,8 +14,9 @@
 enum engine_state {
 	ENGINE_LOADING,
 	ENGINE_READY,
-	ENGINE_REFUSED, /* the model did not load; error says why */
-	ENGINE_BROKEN,  /* the device failed; error says how */
+	ENGINE_UNLOADED, /* no device memory is held; error says why a later load failed, or "" */
+	ENGINE_REFUSED,  /* the model did not load at the start; error says why */
+	ENGINE_BROKEN,   /* the device failed; error says how */
 };
 
 /* Which version of which file; all zero: not known. */
@@ -27,14 +28,17 @@ struct file_key {
 struct engine_report {
 	enum engine_state state;
 	uint64_t load_done_bytes, load_total_bytes;
+	uint32_t loads; /* that have ended, well or not */
 	char error[512];
-	/* from here on: once READY */
+	/* from here on: since the model was READY for the first time */
 	const struct model *model; /* immutable; lives until engine_thread_free() */
 	struct backend_device device;
+	char device_note[512];     /* what differs from the device's plain use, or "" */
+	uint32_t layers_on_device; /* the others are on the processor; 0: UNLOADED */
 	enum dtype kv_dtype;
-	uint64_t weight_bytes, page_bytes;
-	uint32_t piece_bytes;   /* the longest text of one token */
-	char template_hash[65]; /* of the template's source; "": none */
+	uint64_t weight_bytes, page_bytes; /* on the device */
+	uint32_t piece_bytes;              /* the longest text of one token */
+	char template_hash[65];            /* of the template's source; "": none */
 	struct file_key key;
 	struct engine_stats stats;
 };
@@ -57,6 +61,11 @@ int engine_thread_submit(struct engine_thread *t, struct job *job);
 int engine_thread_cancel(
 	struct engine_thread *t, uint64_t id, enum failure failure, const char *reason);
 int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused);
+
+/* Gives back what the device holds, and takes it again; the report's state tells when. Jobs must be
+ * done or cancelled before the one and are submitted after the other has led to READY. */
+int engine_thread_unload(struct engine_thread *t);
+int engine_thread_load(struct engine_thread *t);
 
 /* CLOCK_MONOTONIC of the thread's last sign of life: a layer, a piece of a load, an order taken.
  * An idle thread gives one after engine_thread_ping(). */

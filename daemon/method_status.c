@@ -64,7 +64,7 @@ static void pack_device(msgpack_packer *pk, const struct server *s)
 		msgpack_pack_nil(pk);
 		return;
 	}
-	msgpack_pack_map(pk, 9);
+	msgpack_pack_map(pk, 10);
 	pack_string(pk, "kind", r->device.kind);
 	pack_string(pk, "name", r->device.name);
 	pack_string(pk, "isa", r->device.isa);
@@ -72,7 +72,8 @@ static void pack_device(msgpack_packer *pk, const struct server *s)
 	pack_number(pk, "memory_bytes", r->device.memory_bytes);
 	pack_number(pk, "used_bytes", r->weight_bytes + r->page_bytes * r->stats.pages);
 	pack_number(pk, "layers", r->model->config.n_layers);
-	pack_number(pk, "layers_on_device", r->model->config.n_layers);
+	pack_number(pk, "layers_on_device", r->layers_on_device);
+	pack_string(pk, "note", r->device_note);
 	pack_string(pk, "activations",
 		s->config.engine.activations == ACTIVATIONS_EXACT ? "exact" : "fast");
 }
@@ -151,7 +152,7 @@ void method_status(struct peer *p, const struct call *c)
 	msgpack_pack_map(&pk, 12);
 	pack_string(&pk, "state", server_state(s));
 	pack_key(&pk, "error");
-	if (s->report.state >= ENGINE_REFUSED)
+	if (s->report.error[0])
 		status_pack_text(&pk, s->report.error);
 	else
 		msgpack_pack_nil(&pk);

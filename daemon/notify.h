@@ -19,4 +19,5 @@ void notify_done(struct notify *n);
 
 void notify_loading(struct notify *n, const char *name, uint64_t done, uint64_t total);
 void notify_ready(const char *status);
+void notify_status(const char *status);
 void notify_stopping(const char *status);

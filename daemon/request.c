@@ -12,6 +12,7 @@
 
 #include "daemon/answer.h"
 #include "daemon/generation.h"
+#include "daemon/residence.h"
 
 const char *phase_name(enum phase p)
 {
@@ -23,6 +24,11 @@ const char *phase_name(enum phase p)
 static bool generates(const struct request *r)
 {
 	return r->method == METHOD_CHAT || r->method == METHOD_COMPLETE;
+}
+
+static bool steers_model(const struct request *r)
+{
+	return r->method == METHOD_MODEL_LOAD || r->method == METHOD_MODEL_UNLOAD;
 }
 
 static struct request *find(struct server *s, uint64_t id)
@@ -54,6 +60,7 @@ static void leave_peer(struct request *r)
 void request_free(struct request *r)
 {
 	leave_peer(r);
+	residence_used(r->server);
 	LIST_REMOVE(r, bucket);
 	TAILQ_REMOVE(&r->server->requests, r, link);
 	r->user->requests--;
@@ -143,17 +150,32 @@ static void start_text(struct request *r)
 	text_worker_submit(r->server->text, t);
 }
 
+/* model.load or model.unload, where the state is what it asked for. */
+static bool steered(const struct request *r)
+{
+	return r->method == METHOD_MODEL_UNLOAD ? r->server->report.state == ENGINE_UNLOADED
+						: residence_ready(r->server);
+}
+
 /* Goes on as far as the model's state allows; may free the request. */
 static void advance(struct request *r)
 {
-	const struct engine_report *report = &r->server->report;
+	struct server *s = r->server;
+	const struct engine_report *report = &s->report;
 
-	if (report->state == ENGINE_READY && r->server->text)
+	if (steers_model(r) && steered(r)) {
+		s->done++;
+		answer_state(r);
+		request_free(r);
+	} else if (!steers_model(r) && (generates(r) ? residence_ready(s) : s->text != NULL)) {
 		start_text(r);
-	else if (report->state == ENGINE_BROKEN)
+	} else if (report->state == ENGINE_BROKEN && !s->residence.restarting) {
 		fail(r, E_ENGINE, "the device failed, zephd is about to start anew");
-	else if (report->state == ENGINE_REFUSED)
+	} else if (report->state == ENGINE_REFUSED ||
+		   (report->state == ENGINE_UNLOADED && report->error[0] &&
+			   !s->residence.loading)) {
 		fail(r, E_MODEL, report->error);
+	}
 }
 
 int request_new(struct peer *p, struct call *c)
@@ -192,10 +214,20 @@ int request_new(struct peer *p, struct call *c)
 	LIST_INSERT_HEAD(&s->buckets[r->id % REQUEST_BUCKETS], r, bucket);
 	r->user->requests++;
 	charge(r, sizeof(*r) + c->frame_len);
+	residence_used(s);
+	if (r->method == METHOD_MODEL_UNLOAD) {
+		char reason[64];
+
+		snprintf(reason, sizeof(reason), "uid %u unloads the model", r->user->uid);
+		residence_unload(s, reason);
+	} else if (generates(r) || r->method == METHOD_MODEL_LOAD) {
+		residence_want(s);
+	}
 	if (s->report.state == ENGINE_LOADING)
 		answer_loading(r, s->report.load_done_bytes, s->report.load_total_bytes);
-	else
-		advance(r);
+	else if (s->residence.loading)
+		answer_loading(r, 0, s->report.load_total_bytes);
+	advance(r);
 	return 0;
 
 no_memory:
@@ -233,6 +265,7 @@ static void submit(struct request *r, struct text_task *t)
 		fail(r, error, sentence);
 		return;
 	}
+	assert(residence_ready(r->server)); /* who leaves that state stops those with the worker */
 	if (engine_thread_submit(r->server->engine, job) < 0) {
 		job_free(job);
 		fail(r, E_ENGINE, "out of memory for the request");

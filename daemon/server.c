@@ -17,6 +17,7 @@
 #include "daemon/log.h"
 #include "daemon/peer.h"
 #include "daemon/request.h"
+#include "daemon/residence.h"
 
 #define EXIT_REFUSED 78      /* EX_CONFIG: systemd does not start it again */
 #define FLUSH_USEC   5000000 /* for the last answers at the end */
@@ -33,7 +34,7 @@ uint64_t server_now_usec(const struct server *s)
 
 const char *server_state(const struct server *s)
 {
-	static const char *const names[] = {"loading", "ready", "failed", "failed"};
+	static const char *const names[] = {"loading", "ready", "unloaded", "failed", "failed"};
 
 	return names[s->report.state];
 }
@@ -71,11 +72,10 @@ static int on_text(sd_event_source *source, int fd, uint32_t events, void *userd
 	return 0;
 }
 
-/* The weights are resident: the other threads start, and whoever waited goes on. */
-static int on_ready(struct server *s)
+/* For the first time the model is there: the other threads start. */
+static int start_readers(struct server *s)
 {
 	const struct engine_report *r = &s->report;
-	char status[320];
 	int code;
 
 	code = text_worker_new(r->model, &s->text);
@@ -88,14 +88,32 @@ static int on_ready(struct server *s)
 		sd_event_add_io(s->event, &s->hasher_source, model_hasher_fd(s->hasher), EPOLLIN,
 			on_hash, s) < 0)
 		log_warning("the model's content hash cannot be computed");
-	snprintf(status, sizeof(status), "ready: %s on %s (%s), context %u", model_name(s),
-		r->device.kind, r->device.isa, r->stats.context);
-	log_info("%s", status);
 	if (r->model->template_error[0])
 		log_warning("no chat: %s", r->model->template_error);
 	if (r->model->window_note[0])
 		log_info("%s", r->model->window_note);
+	return 0;
+}
+
+/* The weights are resident: whoever waited goes on. */
+static int on_ready(struct server *s)
+{
+	const struct engine_report *r = &s->report;
+	char status[320];
+	int code;
+
+	if (!s->text) {
+		code = start_readers(s);
+		if (code < 0)
+			return code;
+	}
+	snprintf(status, sizeof(status), "ready: %s on %s (%s), context %u", model_name(s),
+		r->device.kind, r->device.isa, r->stats.context);
+	log_info("%s", status);
+	if (r->device_note[0])
+		log_info("%s", r->device_note);
 	notify_ready(status);
+	residence_loaded(s);
 	request_model_ready(s);
 	return 0;
 }
@@ -116,24 +134,41 @@ static void on_refused(struct server *s)
 	server_stop(s, EXIT_REFUSED, E_MODEL, s->report.error);
 }
 
+static void on_unloaded(struct server *s, bool tried)
+{
+	char status[320];
+
+	snprintf(status, sizeof(status), "unloaded: %s", model_name(s));
+	notify_status(status);
+	if (tried) {
+		residence_load_failed(s);
+	} else {
+		log_info("%s", status);
+		residence_unloaded(s);
+	}
+}
+
 static void on_state(struct server *s, enum engine_state before)
 {
 	enum engine_state now = s->report.state;
+	bool load_ended = s->report.loads != s->residence.loads;
 
+	s->residence.loads = s->report.loads;
 	if (now == ENGINE_LOADING) {
 		notify_loading(&s->notify, model_name(s), s->report.load_done_bytes,
 			s->report.load_total_bytes);
 		request_model_progress(s);
-	} else if (now != before && now == ENGINE_READY) {
+	} else if (load_ended && now == ENGINE_READY) {
 		if (on_ready(s) < 0) {
 			log_error("out of memory at the start");
 			server_stop(s, 1, E_ENGINE, "zephd could not start");
 		}
+	} else if (now == ENGINE_UNLOADED && (load_ended || now != before)) {
+		on_unloaded(s, load_ended);
 	} else if (now != before && now == ENGINE_REFUSED) {
 		on_refused(s);
 	} else if (now != before && now == ENGINE_BROKEN) {
-		log_error("the device failed: %s", s->report.error);
-		server_stop(s, 1, E_ENGINE, "the device failed, zephd starts anew");
+		residence_broken(s);
 	}
 }
 
@@ -328,6 +363,7 @@ struct server *server_free(struct server *s)
 		request_free(r); /* lost ones that the engine had */
 	users_done(&s->users);
 	sd_event_source_disable_unref(s->grace);
+	sd_event_source_disable_unref(s->residence.idle);
 	sd_event_source_disable_unref(s->post);
 	sd_event_source_disable_unref(s->sigterm);
 	sd_event_source_disable_unref(s->sigint);

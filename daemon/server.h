@@ -34,6 +34,19 @@ struct listener {
 	sd_event_source *source;
 };
 
+#define RESTARTS_MAX 3
+
+/* When the model is on the device (residence.c). */
+struct residence {
+	bool unloading, loading; /* wanted or ordered, not yet seen */
+	bool restarting;         /* after a failure */
+	uint32_t loads;          /* of the report that was handled last */
+	uint64_t used_usec;      /* a request came or went */
+	sd_event_source *idle;
+	uint64_t restarts[RESTARTS_MAX]; /* when the last ones were */
+	uint32_t n_restarts;
+};
+
 struct server {
 	sd_event *event;
 	sd_event_source *post, *sigterm, *sigint, *sighup, *accept_pause, *grace;
@@ -55,6 +68,7 @@ struct server {
 	struct engine_thread *engine;
 	sd_event_source *engine_source;
 	struct engine_report report;
+	struct residence residence;
 	struct text_worker *text; /* once the model is there */
 	sd_event_source *text_source;
 	struct model_hasher *hasher;
@@ -79,4 +93,4 @@ int server_run(struct server *s);             /* until it is stopped: the exit s
 void server_stop(struct server *s, int exit_code, enum rpc_error error, const char *reason);
 
 uint64_t server_now_usec(const struct server *s); /* CLOCK_MONOTONIC */
-const char *server_state(const struct server *s); /* "loading", "ready", "failed" */
+const char *server_state(const struct server *s); /* "loading", "ready", "unloaded", "failed" */

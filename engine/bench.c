@@ -15,15 +15,23 @@
 #include "engine/device.h"
 #include "engine/engine.h"
 #include "engine/kv.h"
-#include "kernels/probe.h"
+#include "engine/yardstick.h"
 
-#define REPEAT_MAX  100
-#define PROBE_BYTES (512ull << 20)
+#define REPEAT_MAX 100
+#define LIST_MAX   8
+#define TESTS_MAX  (3 * LIST_MAX)
+
+/* Numbers of one option, in order. */
+struct list {
+	uint32_t values[LIST_MAX];
+	uint32_t n;
+};
 
 struct arguments {
 	const char *model;
 	struct device_options device;
-	uint32_t prompt, generate, depth, batch, repeat;
+	struct list prompt, depth, batch;
+	uint32_t generate, repeat;
 	bool json;
 };
 
@@ -40,8 +48,9 @@ struct test {
 	uint32_t generate, depth, batch;
 	double rates[REPEAT_MAX];  /* tokens/s */
 	double bytes_per_token;    /* weights and KV read */
+	double blas_rate;          /* tokens/s of cuBLASLt's products alone; 0: not known */
 	double shares[REPEAT_MAX]; /* of the bandwidth (decode) or of the int8/bf16/f32 peak
-				      (prompt) */
+				      (prompt), or of blas_rate where it is known */
 };
 
 static const char usage_text[] =
@@ -49,10 +58,11 @@ static const char usage_text[] =
 	"  --device DEV       auto, cpu, reference, cuda, cuda:N (default auto)\n"
 	"  --threads N        0: all processors (default 0)\n"
 	"  --activations A    fast or exact (default fast)\n"
-	"  --prompt N         tokens of the prompt test, 0: none (default 512)\n"
+	"  --prompt N,...     tokens of the prompt tests, 0: none (default 512)\n"
 	"  --generate N       tokens of the generation test, 0: none (default 128)\n"
-	"  --depth N          tokens before those that are measured (default 0)\n"
-	"  --batch N          sequences that generate at once (default 1)\n"
+	"  --depth N,...      tokens before those that are measured (default 0)\n"
+	"  --batch N,...      sequences that generate at once (default 1): every depth with the\n"
+	"                     first, the others with the first depth\n"
 	"  --repeat N         rounds; minimum, median and maximum are told (default 5)\n"
 	"  --json             one JSON object instead of the table\n"
 	"  --version, --help\n";
@@ -83,6 +93,29 @@ static int parse_count(
 	return 0;
 }
 
+/* The same, several of them with commas between. */
+static int parse_list(
+	const char *option, const char *text, uint32_t min, uint32_t max, struct list *ret)
+{
+	char *copy = strdup(text), *rest = copy, *word;
+	int r = copy ? 0 : -ENOMEM;
+
+	ret->n = 0;
+	while (r == 0 && (word = strsep(&rest, ","))) {
+		if (ret->n == LIST_MAX) {
+			fprintf(stderr,
+				"zeph-bench: --%s: found \"%s\", wanted at most %d numbers\n",
+				option, text, LIST_MAX);
+			r = -EINVAL;
+		} else {
+			r = parse_count(option, word, min, max, &ret->values[ret->n]);
+			ret->n++;
+		}
+	}
+	free(copy);
+	return r;
+}
+
 /* 0: run; 1: all is said; negative: usage error. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
@@ -105,9 +138,10 @@ static int parse(int argc, char **argv, struct arguments *a)
 
 	*a = (struct arguments){
 		.device = {.device = "auto"},
-		.prompt = 512,
+		.prompt = {{512}, 1},
+		.depth = {{0}, 1},
+		.batch = {{1}, 1},
 		.generate = 128,
-		.batch = 1,
 		.repeat = 5,
 	};
 	while (r == 0 && (c = getopt_long(argc, argv, "m:h", options, NULL)) != -1) {
@@ -115,10 +149,10 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'm': a->model = optarg; break;
 		case 'd': a->device.device = optarg; break;
 		case 't': r = parse_count("threads", optarg, 0, 1024, &a->device.threads); break;
-		case 'p': r = parse_count("prompt", optarg, 0, 1000000, &a->prompt); break;
+		case 'p': r = parse_list("prompt", optarg, 0, 1000000, &a->prompt); break;
 		case 'g': r = parse_count("generate", optarg, 0, 1000000, &a->generate); break;
-		case 'D': r = parse_count("depth", optarg, 0, 1000000, &a->depth); break;
-		case 'b': r = parse_count("batch", optarg, 1, 1024, &a->batch); break;
+		case 'D': r = parse_list("depth", optarg, 0, 1000000, &a->depth); break;
+		case 'b': r = parse_list("batch", optarg, 1, 1024, &a->batch); break;
 		case 'r': r = parse_count("repeat", optarg, 1, REPEAT_MAX, &a->repeat); break;
 		case 'j': a->json = true; break;
 		case 'a':
@@ -219,6 +253,14 @@ static int run(struct engine *e, struct counter *c, uint32_t done, uint32_t batc
 	return 0;
 }
 
+/* The KV cache holds 16 contexts at most: more sequences than that share longer ones. */
+static uint32_t context_of(const struct test *t)
+{
+	uint32_t n = t->depth + t->prompt + t->generate + 2 + KV_PAGE_TOKENS - 1;
+
+	return n / KV_PAGE_TOKENS * KV_PAGE_TOKENS * ((t->batch + 15) / 16);
+}
+
 /* One round of one test; *ret_rate in tokens/s. */
 static int measure(
 	const struct weights *w, const struct arguments *a, const struct test *t, double *ret_rate)
@@ -235,8 +277,8 @@ static int measure(
 
 	engine_options_default(&o);
 	o.max_sequences = t->batch;
-	o.prefill_tokens = 512;
-	o.context = t->depth + t->prompt + t->generate + 2;
+	o.prefill_tokens = 2 * device_prefill_tokens(w->output_backend);
+	o.context = context_of(t);
 	o.kv_dtype = device_kv_dtype(w->output_backend, a->device.activations);
 	o.kv_bytes = 16ull << 30;
 	r = engine_new(w, &o, &sink, &e, error, sizeof(error));
@@ -303,11 +345,12 @@ static void print_json(const struct weights *w, const struct arguments *a, struc
 		struct test *t = &tests[i];
 		double m = median(t->rates, a->repeat), share = median(t->shares, a->repeat);
 
-		json_array_append_new(list,
-			json_pack("{s:s, s:{s:f, s:f, s:f}, s:f, s:f, s:f}", "name", t->name,
-				"tokens_per_s", "min", t->rates[0], "median", m, "max",
-				t->rates[a->repeat - 1], "bytes_per_token", t->bytes_per_token,
-				"gbps", t->bytes_per_token * m * 1e-9, "fraction", share));
+		json_array_append_new(
+			list, json_pack("{s:s, s:{s:f, s:f, s:f}, s:f, s:f, s:f, s:f}", "name",
+				      t->name, "tokens_per_s", "min", t->rates[0], "median", m,
+				      "max", t->rates[a->repeat - 1], "bytes_per_token",
+				      t->bytes_per_token, "gbps", t->bytes_per_token * m * 1e-9,
+				      "fraction", share, "blas_tokens_per_s", t->blas_rate));
 	}
 	root = json_pack("{s:s, s:{s:s, s:s, s:s}, s:i, s:f, s:f, s:f, s:f, s:o}", "model",
 		w->model->config.name, "device", "kind", d->kind, "name", d->name, "isa", d->isa,
@@ -338,7 +381,9 @@ static void print_table(const struct weights *w, const struct arguments *a, stru
 
 		printf("%-14s %10.2f %10.2f %10.2f ", t->name, m, t->rates[0],
 			t->rates[a->repeat - 1]);
-		if (t->prompt)
+		if (t->blas_rate > 0)
+			printf("%9s  %.0f%% of cuBLASLt's products\n", "", share * 100);
+		else if (t->prompt)
 			printf("%9s  %.0f%% of the dot-product peak\n", "", share * 100);
 		else
 			printf("%9.1f  %.0f%% of the bandwidth\n", t->bytes_per_token * m * 1e-9,
@@ -346,67 +391,100 @@ static void print_table(const struct weights *w, const struct arguments *a, stru
 	}
 }
 
+static void name_test(struct test *t)
+{
+	char depth[16] = "";
+
+	if (t->depth)
+		snprintf(depth, sizeof(depth), "@d%u", t->depth);
+	if (t->prompt)
+		snprintf(t->name, sizeof(t->name), "pp%u", t->prompt);
+	else if (t->batch > 1)
+		snprintf(t->name, sizeof(t->name), "b%u%s", t->batch, depth);
+	else
+		snprintf(t->name, sizeof(t->name), "tg%u%s", t->generate - 1, depth);
+}
+
+/* The prompts, every depth with the first batch, every further batch with the first depth. */
+static uint32_t list_tests(const struct arguments *a, struct test *tests)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < a->prompt.n; i++)
+		if (a->prompt.values[i])
+			tests[n++] = (struct test){
+				.prompt = a->prompt.values[i], .batch = 1, .generate = 1};
+	for (uint32_t i = 0; a->generate && i < a->depth.n + a->batch.n - 1; i++)
+		tests[n++] = (struct test){
+			.generate = a->generate + 1,
+			.depth = a->depth.values[i < a->depth.n ? i : 0],
+			.batch = a->batch.values[i < a->depth.n ? 0 : i - a->depth.n + 1],
+		};
+	for (uint32_t i = 0; i < n; i++)
+		name_test(&tests[i]);
+	return n;
+}
+
+/* What the test's rate is of what was possible in the same round. */
+static double share_of(const struct test *t, double rate, const struct weights *w,
+	const struct arguments *a, const struct probe *probe)
+{
+	const struct model_config *c = &w->model->config;
+	double peak = peak_tops(probe, c->dtype, a->device.activations);
+	uint64_t table = (uint64_t)c->vocab * c->dim; /* is looked up */
+
+	if (!t->prompt)
+		return rate * t->bytes_per_token * 1e-9 / probe->read_gbps;
+	if (t->blas_rate > 0)
+		return rate / t->blas_rate;
+	if (!(peak > 0))
+		return 0;
+	/* a multiply and an add for each weight */
+	return rate * 2e-12 * (double)(c->parameters - table * (c->tied ? 1 : 2)) / peak;
+}
+
 /* All tests, round by round, each round beside its own probe. */
-static int bench(const struct weights *w, const struct arguments *a)
+static int bench(
+	const struct weights *w, const struct arguments *a, const struct device_found *found)
 {
 	const struct model_config *c = &w->model->config;
 	enum dtype kv = device_kv_dtype(w->output_backend, a->device.activations);
-	struct test tests[2] = {0};
-	struct prober *prober = NULL;
+	struct test tests[TESTS_MAX] = {0};
+	struct yardstick *yardstick = NULL;
 	struct probe all[REPEAT_MAX], probe;
 	double figures[4][REPEAT_MAX];
-	uint32_t n = 0;
+	uint32_t n = list_tests(a, tests);
+	char error[256] = "";
 	int r = 0;
 
-	if (a->prompt) {
-		tests[n] = (struct test){.prompt = a->prompt, .batch = 1, .generate = 1};
-		snprintf(tests[n++].name, sizeof(tests->name), "pp%u", a->prompt);
-	}
-	if (a->generate) {
-		tests[n] = (struct test){
-			.generate = a->generate + 1, .depth = a->depth, .batch = a->batch};
-		if (a->batch > 1)
-			snprintf(tests[n].name, sizeof(tests->name), "b%u", a->batch);
-		else
-			snprintf(tests[n].name, sizeof(tests->name), "tg%u", a->generate);
-		if (a->depth) {
-			size_t len = strlen(tests[n].name);
-
-			snprintf(tests[n].name + len, sizeof(tests->name) - len, "@d%u", a->depth);
-		}
-		tests[n].bytes_per_token = bytes_per_token(w, &tests[n], kv);
-		n++;
-	}
-	if (prober_new(w->output_backend->device.threads, PROBE_BYTES, &prober) < 0) {
+	if (yardstick_new(w->output_backend, found, &yardstick) < 0) {
 		fprintf(stderr, "zeph-bench: no memory for the bandwidth probe\n");
 		return -ENOMEM;
 	}
+	for (uint32_t k = 0; k < n; k++) {
+		tests[k].bytes_per_token = tests[k].prompt ? 0 : bytes_per_token(w, &tests[k], kv);
+		if (tests[k].prompt)
+			tests[k].blas_rate = yardstick_prompt(
+				yardstick, c, tests[k].prompt, error, sizeof(error));
+	}
+	if (error[0])
+		fprintf(stderr, "zeph-bench: no yardstick for prompts: %s\n", error);
 	for (uint32_t i = 0; i < a->repeat && r == 0; i++) {
-		prober_run(prober, &all[i]);
+		r = yardstick_run(yardstick, &all[i], error, sizeof(error));
+		if (r < 0) {
+			fprintf(stderr, "zeph-bench: %s\n", error);
+			break;
+		}
 		figures[0][i] = all[i].read_gbps;
 		figures[1][i] = all[i].int8_tops;
 		figures[2][i] = all[i].bf16_tflops;
 		figures[3][i] = all[i].f32_tflops;
 		for (uint32_t k = 0; k < n && r == 0; k++) {
-			struct test *t = &tests[k];
-			double peak = peak_tops(&all[i], c->dtype, a->device.activations);
-
-			r = measure(w, a, t, &t->rates[i]);
-			if (t->prompt) /* a multiply and an add for each weight; the table is looked
-					  up */
-				t->shares[i] =
-					peak > 0 ? t->rates[i] * 2e-12 *
-							   (double)(c->parameters -
-								    (uint64_t)c->vocab * c->dim *
-									    (c->tied ? 1 : 2)) /
-							   peak
-						 : 0;
-			else
-				t->shares[i] = t->rates[i] * t->bytes_per_token * 1e-9 /
-					       all[i].read_gbps;
+			r = measure(w, a, &tests[k], &tests[k].rates[i]);
+			tests[k].shares[i] = share_of(&tests[k], tests[k].rates[i], w, a, &all[i]);
 		}
 	}
-	prober_free(prober);
+	yardstick_free(yardstick);
 	if (r < 0)
 		return r;
 	probe = (struct probe){median(figures[0], a->repeat), median(figures[1], a->repeat),
@@ -424,9 +502,11 @@ int main(int argc, char **argv)
 	struct weights *w = NULL;
 	struct backend *b = NULL;
 	struct model *m = NULL;
+	struct device_found found;
 	struct arguments a;
 	char error[512] = "no memory";
-	uint32_t context;
+	struct test tests[TESTS_MAX];
+	uint32_t context = 0, n;
 	int r;
 
 	r = parse(argc, argv, &a);
@@ -434,15 +514,17 @@ int main(int argc, char **argv)
 		return r < 0 ? 2 : 0;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
 	if (r == 0)
-		r = device_open(&a.device, &b, error, sizeof(error));
+		r = device_open(&a.device, &b, &found, error, sizeof(error));
 	if (r == 0) {
-		context = a.depth + a.prompt + a.generate + 2;
+		n = list_tests(&a, tests);
+		for (uint32_t i = 0; i < n; i++)
+			context = context_of(&tests[i]) > context ? context_of(&tests[i]) : context;
 		r = weights_load(m, &b, 1, NULL, context, NULL, &w, error, sizeof(error));
 	}
 	if (r < 0)
 		fprintf(stderr, "zeph-bench: %s\n", error);
 	else
-		r = bench(w, &a);
+		r = bench(w, &a, &found);
 	weights_free(w);
 	backend_free(b);
 	model_free(m);

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "engine/engine_state.h"
+#include "engine/fit.h"
 
 uint64_t engine_now_usec(void)
 {
@@ -33,16 +34,39 @@ void engine_options_default(struct engine_options *o)
 }
 
 /* Pages that a sequence of n_tokens can hold at once. */
-static uint32_t pages_for(const struct engine *e, uint32_t n_tokens)
+static uint32_t pages_for(
+	const struct model_config *c, const struct engine_options *o, uint32_t n_tokens)
 {
-	uint32_t window = e->weights->model->config.attention.window;
+	uint32_t window = c->attention.window;
 	uint64_t held = n_tokens;
 
 	/* Behind the window pages go back before the next chunk comes: one more page at each end.
 	 */
-	if (window > 0 && held > (uint64_t)window + e->options.prefill_tokens + 2 * KV_PAGE_TOKENS)
-		held = (uint64_t)window + e->options.prefill_tokens + 2 * KV_PAGE_TOKENS;
+	if (window > 0 && held > (uint64_t)window + o->prefill_tokens + 2 * KV_PAGE_TOKENS)
+		held = (uint64_t)window + o->prefill_tokens + 2 * KV_PAGE_TOKENS;
 	return (uint32_t)((held + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
+}
+
+uint32_t engine_context_pages(const struct model_config *c, const struct engine_options *o)
+{
+	return pages_for(c, o, o->context);
+}
+
+static uint32_t rows_max(const struct engine_options *o)
+{
+	return o->max_sequences + o->prefill_tokens;
+}
+
+static uint32_t logits_max(const struct engine_options *o)
+{
+	uint32_t n = o->max_sequences + ECHO_ROWS;
+
+	return n < rows_max(o) ? n : rows_max(o);
+}
+
+uint64_t engine_workspace_bytes(const struct model_config *c, const struct engine_options *o)
+{
+	return workspace_bytes(c, rows_max(o), logits_max(o));
 }
 
 /* Sizes the KV pool; a context that the pool cannot hold is cut down to what it can. */
@@ -51,12 +75,12 @@ static int size_pool(struct engine *e, uint32_t *ret_pages, char *error, size_t 
 	const struct model_config *c = &e->weights->model->config;
 	struct engine_options *o = &e->options;
 	uint64_t page_bytes = kv_page_bytes(c, o->kv_dtype);
-	uint64_t bytes = o->kv_bytes ? o->kv_bytes : 2ull << 30;
+	uint64_t bytes = o->kv_bytes ? o->kv_bytes : FIT_HOST_KV_BYTES;
 	uint64_t pages = bytes / page_bytes, most;
 
 	if (o->context == 0 || o->context > c->context)
 		o->context = c->context;
-	if (pages_for(e, o->context) > pages) {
+	if (pages_for(c, o, o->context) > pages) {
 		if (pages < 2) {
 			snprintf(error, error_size,
 				"a KV cache of %llu bytes holds not even two pages of %llu bytes",
@@ -65,7 +89,7 @@ static int size_pool(struct engine *e, uint32_t *ret_pages, char *error, size_t 
 		}
 		o->context = (uint32_t)pages * KV_PAGE_TOKENS;
 	}
-	most = (uint64_t)pages_for(e, o->context) * 16;
+	most = (uint64_t)pages_for(c, o, o->context) * FIT_CONTEXTS_MAX;
 	*ret_pages = (uint32_t)(pages < most ? pages : most);
 	return 0;
 }
@@ -84,10 +108,8 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 	e->options = *o;
 	e->sink = *sink;
 	assert(o->max_sequences > 0 && o->prefill_tokens > 0);
-	e->max_rows = o->max_sequences + o->prefill_tokens;
-	e->max_logits = o->max_sequences + ECHO_ROWS;
-	if (e->max_logits > e->max_rows)
-		e->max_logits = e->max_rows;
+	e->max_rows = rows_max(o);
+	e->max_logits = logits_max(o);
 	r = size_pool(e, &pages, error, error_size);
 	if (r < 0)
 		goto fail;
@@ -303,7 +325,8 @@ static void admit(struct engine *e)
 {
 	while (e->queue && e->n_running < e->options.max_sequences) {
 		struct sequence *s = e->queue, **last = &e->running;
-		uint32_t pages = pages_for(e, longest(e, s->job));
+		uint32_t pages = pages_for(
+			&e->weights->model->config, &e->options, longest(e, s->job));
 
 		if (pages > e->kv->n_pages - e->promised_pages)
 			break;

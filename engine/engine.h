@@ -114,12 +114,17 @@ struct engine_sink {
 
 struct engine_options {
 	uint32_t context;        /* positions of one sequence; 0: the model's */
-	uint64_t kv_bytes;       /* 0: 2 GiB, at most 16 contexts */
+	uint64_t kv_bytes;       /* 0: 2 GiB; never more than 16 contexts */
 	enum dtype kv_dtype;     /* F16 unless told */
 	uint32_t max_sequences;  /* generating at once */
 	uint32_t prefill_tokens; /* prompt rows of one step */
 };
 void engine_options_default(struct engine_options *o);
+
+/* What an engine with these options (context set) will ask of its device: KV pages of one sequence
+ * at its longest, and bytes of activations and logits. */
+uint32_t engine_context_pages(const struct model_config *c, const struct engine_options *o);
+uint64_t engine_workspace_bytes(const struct model_config *c, const struct engine_options *o);
 
 struct engine_stats {
 	uint32_t running, queued;

@@ -146,6 +146,16 @@ int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
 	return r;
 }
 
+/* Twice the residual stream's width, twice each of the heads', the KV heads' and the FFN's. */
+uint64_t workspace_bytes(const struct model_config *c, uint32_t max_rows, uint32_t max_logits)
+{
+	const struct attention_shape *a = &c->attention;
+	uint64_t heads = (uint64_t)(a->n_heads + a->n_kv_heads) * a->head_dim;
+	uint64_t row = 2 * (c->dim + heads + c->ffn_dim);
+
+	return (max_rows * row + (uint64_t)max_logits * c->vocab) * sizeof(float);
+}
+
 int workspace_new(const struct weights *w, uint32_t max_rows, uint32_t max_logits,
 	struct workspace **ret, char *error, size_t error_size)
 {

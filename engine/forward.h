@@ -25,6 +25,8 @@ struct workspace {
 
 int workspace_new(const struct weights *w, uint32_t max_rows, uint32_t max_logits,
 	struct workspace **ret, char *error, size_t error_size);
+/* What workspace_new() will ask of a device that runs every layer. */
+uint64_t workspace_bytes(const struct model_config *c, uint32_t max_rows, uint32_t max_logits);
 struct workspace *workspace_free(const struct weights *w, struct workspace *ws);
 
 /* Asked between layers; true stops the pass. */

@@ -97,6 +97,7 @@ struct weights {
 	struct weight *output; /* [vocab, dim]; embed itself where tied and on the same backend */
 	struct weight **ropes; /* one for each backend */
 	struct backend **backends; /* [n_backends], not owned */
+	uint64_t *backend_bytes;   /* [n_backends] resident on each */
 	uint32_t n_backends;
 	uint64_t bytes; /* resident */
 };
@@ -113,6 +114,8 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	const uint32_t *placement, uint32_t context, const struct weights_progress *progress,
 	struct weights **ret, char *error, size_t error_size);
 struct weights *weights_free(struct weights *w); /* accepts NULL, returns NULL */
+/* Bytes resident on that one of its backends. */
+uint64_t weights_bytes_on(const struct weights *w, const struct backend *b);
 
 /* cos and sin as transformers computes them: angle = f32(position) * f32(frequency). divisors
  * [rope_dim / 2] (or NULL) divide the frequencies. table [positions, rope_dim]: cosines, then

@@ -47,7 +47,28 @@ static int put(struct load *l, struct backend *b, const struct tensor *t, struct
 		return model_refuse(&l->why, r, "tensor %s: %s", t->name,
 			b->error[0] ? b->error : strerror(-r));
 	l->w->bytes += b->ops->weight_bytes(*ret);
+	for (uint32_t i = 0; i < l->w->n_backends; i++)
+		if (l->w->backends[i] == b)
+			l->w->backend_bytes[i] += b->ops->weight_bytes(*ret);
 	return 0;
+}
+
+/* Norms and biases are f32 on every backend, whatever the file's type: they are few bytes, and a
+ * 16-bit one stands for its value exactly. */
+static int put_vector(struct load *l, struct backend *b, struct tensor t, struct weight **ret)
+{
+	float *values = malloc((size_t)t.cols * sizeof(*values));
+	int r;
+
+	if (!values)
+		return model_refuse(&l->why, -ENOMEM, "no memory for tensor %s", t.name);
+	dequantize_row(t.dtype, t.data, values, t.cols);
+	t.dtype = DTYPE_F32;
+	t.data = values;
+	t.bytes = (size_t)t.cols * sizeof(*values);
+	r = put(l, b, &t, ret);
+	free(values);
+	return r;
 }
 
 /* NULL (an optional tensor that is missing) leaves *ret NULL. */
@@ -73,11 +94,15 @@ static int put_tensor(
 		.bytes = t->bytes,
 	};
 	advise(t, MADV_WILLNEED);
-	r = put(l, b, &tensor, ret);
+	r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
+						    : put(l, b, &tensor, ret);
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
+	/* A tied table that two devices hold goes up twice and counts once. */
 	l->done_bytes += t->bytes;
+	if (l->done_bytes > l->w->model->config.tensor_bytes)
+		l->done_bytes = l->w->model->config.tensor_bytes;
 	if (l->progress && l->progress->report &&
 		l->progress->report(l->progress->userdata, l->done_bytes,
 			l->w->model->config.tensor_bytes) != 0)
@@ -244,7 +269,8 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	w->layers = calloc(m->config.n_layers, sizeof(*w->layers));
 	w->ropes = calloc(n_backends, sizeof(*w->ropes));
 	w->backends = calloc(n_backends, sizeof(*w->backends));
-	if (w->layers && w->ropes && w->backends) {
+	w->backend_bytes = calloc(n_backends, sizeof(*w->backend_bytes));
+	if (w->layers && w->ropes && w->backends && w->backend_bytes) {
 		memcpy(w->backends, backends, n_backends * sizeof(*backends));
 		r = place(w, placement);
 	}
@@ -297,6 +323,17 @@ struct weights *weights_free(struct weights *w)
 	free(w->layers);
 	free(w->ropes);
 	free(w->backends);
+	free(w->backend_bytes);
 	free(w);
 	return NULL;
+}
+
+uint64_t weights_bytes_on(const struct weights *w, const struct backend *b)
+{
+	uint32_t i = 0;
+
+	while (w->backends[i] != b)
+		i++;
+	assert(i < w->n_backends);
+	return w->backend_bytes[i];
 }

@@ -13,6 +13,8 @@ static const char *const method_names[METHOD_COUNT] = {
 	[METHOD_TEMPLATE] = "template",
 	[METHOD_CANCEL] = "cancel",
 	[METHOD_STATUS] = "status",
+	[METHOD_MODEL_LOAD] = "model.load",
+	[METHOD_MODEL_UNLOAD] = "model.unload",
 };
 
 static const char *const error_names[RPC_ERROR_COUNT] = {

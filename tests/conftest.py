@@ -17,6 +17,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "reference: compares with PyTorch and transformers, live (check --reference)")
     config.addinivalue_line(
+        "markers", "cuda: looks at the built CUDA modules (check cuda)")
+    config.addinivalue_line(
         "markers", "daemon: drives a running zephd; runs under sanitizers too (check asan)")
 
 

@@ -87,7 +87,7 @@ class Zephd:
                  self.socket, *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + seconds
-        while not self.socket.exists():
+        while not self.listens():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
                 self.process.wait()
@@ -102,6 +102,11 @@ class Zephd:
     def __exit__(self, *_):
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def listens(self):
+        """The file is there from bind() on, connections are from listen() on."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+            return s.connect_ex(str(self.socket)) == 0
 
     def log(self):
         return self.log_path.read_text(errors="replace")

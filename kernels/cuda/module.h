@@ -11,7 +11,7 @@
 
 #include "kernels/backend.h"
 
-#define CUDA_MODULE_ABI    1 /* changes with struct cuda_module and with struct backend_ops */
+#define CUDA_MODULE_ABI    2 /* changes with struct cuda_module and with struct backend_ops */
 #define CUDA_MODULE_SYMBOL "zeph_cuda_module"
 
 struct cuda_card {
@@ -41,9 +41,22 @@ struct cuda_module {
 	 * negative errno and a sentence. */
 	int (*backend_new)(const struct cuda_options *options, struct backend **ret, char *error,
 		size_t error_size);
+
+	/* Yardsticks for zeph-bench, measured on the card now; a backend may live there. 0, or a
+	 * negative errno and a sentence; -ENOTSUP: cuBLASLt was not found. */
+
+	/* 10^9 bytes/s that a kernel which does nothing else reads from the card's memory. */
+	int (*probe_read)(uint32_t card, double *ret_gbps, char *error, size_t error_size);
+	/* Seconds of one product y [n, rows] = x [n, cols] @ W [rows, cols]^T by cuBLASLt: bf16
+	 * with sums in f32. */
+	int (*probe_matmul)(uint32_t card, uint32_t n, uint32_t rows, uint32_t cols,
+		double *ret_seconds, char *error, size_t error_size);
 };
 
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
-	__attribute__((visibility("default"))) extern const struct cuda_module zeph_cuda_module;
+extern __attribute__((visibility("default"))) const struct cuda_module zeph_cuda_module;
+#ifdef __cplusplus
+}
+#endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/device.h"
 #include "engine/forward.h"
 
 struct arguments {
@@ -18,7 +19,7 @@ struct arguments {
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: zeph-logits --model F --device reference|cpu [--activations fast|exact]\n"
+		"usage: zeph-logits --model F --device reference|cpu|cuda [--activations fast|exact]\n"
 		"                   [--kv f32|f16|bf16] [--threads N] [--chunk ROWS]\n"
 		"                   --tokens FILE (u32 ids) --out FILE (f32 [n, vocab])\n");
 	return 2;
@@ -164,8 +165,9 @@ int main(int argc, char **argv)
 	struct weights *w = NULL;
 	struct backend *b = NULL;
 	struct model *m = NULL;
+	struct device_found found;
 	struct arguments a;
-	char error[256];
+	char error[512];
 	int32_t *ids;
 	uint32_t n = 0;
 	FILE *out;
@@ -177,10 +179,9 @@ int main(int argc, char **argv)
 	if (!ids)
 		return 1;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
-	if (r == 0 && strcmp(a.device, "reference") == 0)
-		r = backend_new_reference(a.threads, &b);
-	else if (r == 0)
-		r = backend_new_cpu(a.threads, a.activations, &b);
+	if (r == 0)
+		r = device_open(&(struct device_options){a.device, a.threads, a.activations}, &b,
+			&found, error, sizeof(error));
 	if (r == 0)
 		r = weights_load(m, &b, 1, NULL, n, NULL, &w, error, sizeof(error));
 	if (r < 0) {

@@ -22,12 +22,19 @@ struct candidate {
 	int (*make)(uint32_t threads, struct backend **ret);
 	/* Error of a matrix product beyond f32 rounding, as a share of the sum of |x w|: what
 	 * rounding the activations to 8 (quantised weights) or 16 bits costs. */
-	double matmul_quantised, matmul_bf16;
+	double matmul_quantised, matmul_16bit;
+	bool on_host; /* threads are the host's, and logprobs the host sampler's to the bit */
 };
 
+#ifdef TEST_CUDA
+#include "cuda-fixture.h"
+#elif defined(TEST_CARD)
+#include "card-fixture.h"
+#else
 static const struct candidate candidates[] = {
-	{"reference", backend_new_reference, 0, 0},
+	{"reference", backend_new_reference, 0, 0, true},
 };
+#endif
 #define N_CANDIDATES (sizeof(candidates) / sizeof(candidates[0]))
 
 static const enum dtype all_dtypes[] = {
@@ -50,9 +57,9 @@ static const enum dtype all_dtypes[] = {
 static inline double matmul_share(const struct candidate *c, enum dtype dtype)
 {
 	switch (dtype) {
-	case DTYPE_F32:
-	case DTYPE_F16: return 0;
-	case DTYPE_BF16: return c->matmul_bf16;
+	case DTYPE_F32: return 0;
+	case DTYPE_F16:
+	case DTYPE_BF16: return c->matmul_16bit;
 	default: return c->matmul_quantised;
 	}
 }

@@ -1,4 +1,5 @@
 /* The operations on KV pages (RoPE, the write, attention), on every backend, against f64. */
+#define TEST_ATTENTION
 #include "ops-fixture.h"
 
 enum {

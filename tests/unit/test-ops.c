@@ -5,7 +5,8 @@
 
 static void buffers_are_zeroed_and_aligned(void **state)
 {
-	struct backend *b = make_backend(*state, 2);
+	const struct candidate *c = *state;
+	struct backend *b = make_backend(c, 2);
 	float *buffer = put(b, NULL, 100), *back = get(b, buffer, 100);
 
 	assert_int_equal((uintptr_t)buffer % 64, 0);
@@ -17,7 +18,7 @@ static void buffers_are_zeroed_and_aligned(void **state)
 	b->ops->weight_free(b, NULL);
 	b->ops->kv_free(b, NULL);
 	assert_true(strlen(b->device.kind) > 0 && strlen(b->device.name) > 0);
-	assert_int_equal(b->device.threads, 2);
+	assert_true(!c->on_host || b->device.threads == 2);
 	assert_null(backend_free(b));
 	assert_null(backend_free(NULL));
 }

@@ -1,0 +1,56 @@
+/* The little of cuBLASLt that zeph calls, declared here: the library is opened with dlopen where it
+ * is and its headers (a 400 MB package) are not needed to build. Names, numbers and layouts are
+ * those of cublasLt.h, the same in CUDA 12 and 13. */
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CUBLAS_COMPUTE_32F_FLAG      68 /* CUBLAS_COMPUTE_32F */
+#define CUBLAS_TRANSPOSE             1  /* CUBLAS_OP_T */
+#define CUDA_TYPE_BF16               14 /* CUDA_R_16BF */
+#define CUDA_TYPE_F32                0  /* CUDA_R_32F */
+#define CUBLASLT_DESC_TRANSA         3
+#define CUBLASLT_PREF_WORKSPACE      1 /* bytes, u64 */
+#define CUBLASLT_PREF_REDUCTION_MASK 3 /* u32; 0: no split of the sum */
+
+struct cublaslt_algo {
+	uint64_t data[8];
+};
+
+struct cublaslt_heuristic {
+	struct cublaslt_algo algo;
+	size_t workspace_bytes;
+	int status;
+	float waves;
+	int reserved[4];
+};
+
+/* All return 0 on success. Matrices are column-major. */
+struct cublaslt {
+	void *handle; /* cublasLtHandle_t */
+	int (*create)(void **handle);
+	int (*destroy)(void *handle);
+	int (*desc_new)(void **desc, int compute, int scale_type);
+	int (*desc_free)(void *desc);
+	int (*desc_set)(void *desc, int attribute, const void *value, size_t bytes);
+	int (*layout_new)(void **layout, int type, uint64_t rows, uint64_t cols, int64_t ld);
+	int (*layout_free)(void *layout);
+	int (*pref_new)(void **pref);
+	int (*pref_free)(void *pref);
+	int (*pref_set)(void *pref, int attribute, const void *value, size_t bytes);
+	int (*heuristic)(void *handle, void *desc, void *a, void *b, void *c, void *d, void *pref,
+		int n, struct cublaslt_heuristic *ret, int *ret_n);
+	int (*matmul)(void *handle, void *desc, const void *alpha, const void *a, void *a_layout,
+		const void *b, void *b_layout, const void *beta, const void *c, void *c_layout,
+		void *d, void *d_layout, const struct cublaslt_algo *algo, void *workspace,
+		size_t workspace_bytes, cudaStream_t stream);
+};
+
+/* Finds and opens the library of this toolkit's major version: in the loader's path, the toolkit's
+ * folder, Python's site-packages. -ENOTSUP with a sentence where there is none. The card must be
+ * current. */
+int cublaslt_open(struct cublaslt *ret, char *error, size_t error_size);
+void cublaslt_close(struct cublaslt *l); /* the library itself stays loaded */

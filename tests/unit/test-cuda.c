@@ -1,0 +1,410 @@
+/* The CUDA backend as the engine uses it, on the shim's card: a model's tokens are the reference's;
+ * keys, values and logits have the same bits whatever the rows came with; graphs change nothing; what
+ * a card can answer comes back as a value. */
+#include "ops-fixture.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "engine/forward.h"
+#include "engine/mkmodel.h"
+
+enum { VOCAB = 512, CONTEXT = 512, PROMPT = 140, STEPS = 12, SLOTS = 64, PAGES = 400 };
+
+/* A model of one type, loaded on one backend. */
+struct loaded {
+	struct backend *b;
+	struct model *model;
+	struct weights *weights;
+	struct kv_pool *pool;
+	struct workspace *workspace;
+};
+
+static const struct mkmodel_shape shape = {"cuda-test", 2, 256, 512, 8, 2, VOCAB, CONTEXT, 0, 10000,
+	false, MKMODEL_BYTE_BPE, "chatml"};
+static const struct mkmodel_shape windowed = {"cuda-test", 2, 256, 256, 6, 2, VOCAB, CONTEXT, 40,
+	10000, true, MKMODEL_BYTE_BPE, "chatml"};
+
+static void load(struct loaded *l, struct backend *b, const struct mkmodel_shape *s,
+	const char *type, enum dtype kv_dtype)
+{
+	const struct mkmodel_options options = {.shape = s, .type = type, .seed = 3, .threads = 1};
+	char path[] = "/tmp/zeph-test-cuda-XXXXXX", error[256] = "";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_int_equal(mkmodel_write(&options, fd, error, sizeof(error)), 0);
+	close(fd);
+	l->b = b;
+	assert_int_equal(model_open(path, NULL, &l->model, error, sizeof(error)), 0);
+	unlink(path);
+	assert_int_equal(
+		weights_load(l->model, &b, 1, NULL, CONTEXT, NULL, &l->weights, error, sizeof(error)),
+		0);
+	assert_int_equal(kv_pool_new(l->weights, kv_dtype, PAGES, SLOTS, CONTEXT, &l->pool, error,
+				 sizeof(error)),
+		0);
+	assert_int_equal(
+		workspace_new(l->weights, 256, SLOTS, &l->workspace, error, sizeof(error)), 0);
+}
+
+static void unload(struct loaded *l)
+{
+	workspace_free(l->weights, l->workspace);
+	kv_pool_free(l->pool);
+	weights_free(l->weights);
+	model_free(l->model);
+	backend_free(l->b);
+}
+
+/* Rows of one step. */
+struct rows {
+	uint32_t n;
+	int32_t tokens[256];
+	uint32_t slots[256], positions[256], last[SLOTS], n_last;
+};
+
+/* Adds n tokens of a sequence, of which the last one's logits are wanted. */
+static void rows_add(struct rows *r, uint32_t slot, uint32_t position, const int32_t *tokens, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		r->tokens[r->n] = tokens[i];
+		r->slots[r->n] = slot;
+		r->positions[r->n++] = position + i;
+	}
+	r->last[r->n_last++] = r->n - 1;
+}
+
+static int try_step(struct loaded *l, const struct rows *r)
+{
+	struct backend *failed;
+
+	for (uint32_t i = 0; i < r->n; i++)
+		assert_int_equal(kv_pool_extend(l->pool, r->slots[i], r->positions[i] + 1), 0);
+	const struct batch batch = {r->n, r->tokens, r->slots, r->positions, l->pool->page_table,
+		l->pool->n_slots, l->pool->table_stride};
+	return forward(l->weights, l->pool, l->workspace, &batch, r->last, r->n_last, NULL, &failed);
+}
+
+/* The greedy token of each wanted row, and its logits where asked for. */
+static void step(struct loaded *l, const struct rows *r, int32_t *tokens, float *logits)
+{
+	struct sample_row rows[SLOTS];
+	struct sample_result results[SLOTS];
+
+	assert_int_equal(try_step(l, r), 0);
+	for (uint32_t i = 0; i < r->n_last; i++)
+		rows[i] = (struct sample_row){.repetition_penalty = 1, .top_p = 1, .typical_p = 1, .forced = -1};
+	assert_int_equal(
+		l->b->ops->sample(l->b, r->n_last, VOCAB, l->workspace->logits, rows, results), 0);
+	for (uint32_t i = 0; i < r->n_last; i++)
+		tokens[i] = results[i].token;
+	if (logits)
+		assert_int_equal(l->b->ops->buffer_read(l->b, l->workspace->logits, logits,
+					 (size_t)r->n_last * VOCAB),
+			0);
+}
+
+static void prompt_of(uint32_t sequence, int32_t *tokens, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		tokens[i] = (int32_t)(philox_uniform(77 + sequence, i) * VOCAB);
+}
+
+/* The prompt of sequence 0 in slot 0, `chunk` rows at a time, then STEPS greedy tokens. */
+static void generate(
+	struct loaded *l, uint32_t n_prompt, uint32_t chunk, int32_t *tokens, float *logits)
+{
+	int32_t prompt[PROMPT], token = 0;
+
+	prompt_of(0, prompt, n_prompt);
+	for (uint32_t at = 0; at < n_prompt; at += chunk) {
+		struct rows r = {0};
+
+		rows_add(&r, 0, at, prompt + at, n_prompt - at < chunk ? n_prompt - at : chunk);
+		step(l, &r, &token, logits);
+	}
+	for (uint32_t i = 0; i < STEPS; i++) {
+		struct rows r = {0};
+
+		tokens[i] = token;
+		rows_add(&r, 0, n_prompt + i, &token, 1);
+		step(l, &r, &token, logits);
+	}
+}
+
+/* Keys and values of the first pages of a slot, all layers. */
+static uint8_t *pages_of(struct loaded *l, uint32_t slot, uint32_t n_positions, size_t *ret_bytes)
+{
+	const struct model_config *c = &l->model->config;
+	const size_t bytes = kv_page_bytes(c, DTYPE_F16) / c->n_layers;
+	const uint32_t n = n_positions / KV_PAGE_TOKENS; /* whole pages */
+	uint8_t *all = malloc(bytes * n * c->n_layers + 1);
+
+	assert_non_null(all);
+	*ret_bytes = 0;
+	for (uint32_t layer = 0; layer < c->n_layers; layer++)
+		for (uint32_t i = 0; i < n; i++) {
+			assert_int_equal(
+				l->b->ops->kv_read(l->b, l->pool->kvs[0], layer,
+					l->pool->page_table[slot * l->pool->table_stride + i],
+					all + *ret_bytes),
+				0);
+			*ret_bytes += bytes;
+		}
+	return all;
+}
+
+static void the_tokens_are_the_reference_s(void **state)
+{
+	static const char *types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+		"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m"};
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)
+		for (int old = 0; old < 2; old++) {
+			const struct mkmodel_shape *s = i % 2 ? &windowed : &shape;
+			struct loaded ours, reference;
+			int32_t got[STEPS], want[STEPS];
+			struct backend *b;
+
+			assert_int_equal(backend_new_reference(1, &b), 0);
+			load(&reference, b, s, types[i], DTYPE_F16);
+			assert_int_equal(make_cuda(old ? 75 : 80, ACTIVATIONS_EXACT, &b), 0);
+			load(&ours, b, s, types[i], DTYPE_F16);
+			generate(&reference, 30, 30, want, NULL);
+			generate(&ours, 30, 30, got, NULL);
+			assert_memory_equal(got, want, sizeof(want));
+			unload(&ours);
+			unload(&reference);
+		}
+}
+
+/* KV pages and logits of one sequence: its prompt as one chunk of 140 rows, in pieces, row by row, in
+ * steps of 64 rows with 63 others, and once more after its pages went back. */
+static void bits_depend_on_the_tokens_alone(void **state)
+{
+	static const struct {
+		const char *type;
+		int arch;
+		enum activations activations;
+	} cases[] = {
+		{"q4_k_m", 90, ACTIVATIONS_FAST},
+		{"bf16", 90, ACTIVATIONS_FAST},
+		{"q8_0", 90, ACTIVATIONS_EXACT},
+		{"q5_1", 90, ACTIVATIONS_FAST},
+		{"q2_k", 86, ACTIVATIONS_FAST},
+		{"q4_0", 61, ACTIVATIONS_FAST},
+		{"f16", 61, ACTIVATIONS_FAST},
+	};
+	static const uint32_t chunks[] = {1, 9, 64, 70, PROMPT};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		float want[VOCAB], got[SLOTS * VOCAB];
+		uint8_t *want_pages = NULL, *pages;
+		int32_t tokens[STEPS], others[SLOTS];
+		size_t bytes;
+		struct loaded l;
+		struct backend *b;
+
+		assert_int_equal(make_cuda(cases[i].arch, cases[i].activations, &b), 0);
+		load(&l, b, &shape, cases[i].type, DTYPE_F16);
+		for (size_t k = 0; k < sizeof(chunks) / sizeof(*chunks); k++) {
+			int32_t again[STEPS];
+
+			generate(&l, PROMPT, chunks[k], k == 0 ? tokens : again, got);
+			pages = pages_of(&l, 0, PROMPT + STEPS, &bytes);
+			if (k == 0) {
+				memcpy(want, got, sizeof(want));
+				want_pages = pages;
+			} else {
+				assert_memory_equal(again, tokens, sizeof(again));
+				assert_same_bits(got, want, VOCAB, cases[i].type);
+				assert_memory_equal(pages, want_pages, bytes);
+				free(pages);
+			}
+			assert_int_equal(kv_pool_clear(l.pool, 0), 0);
+		}
+
+		/* Among 63 others, in another slot, each at a position of its own. */
+		for (uint32_t slot = 1; slot < SLOTS; slot++) {
+			int32_t prompt[40];
+			struct rows r = {0};
+			const uint32_t n = 1 + slot % 40;
+
+			prompt_of(slot, prompt, n);
+			rows_add(&r, slot - 1, 0, prompt, n);
+			step(&l, &r, &others[slot], NULL);
+		}
+		int32_t prompt[PROMPT];
+		struct rows r = {0};
+		prompt_of(0, prompt, PROMPT);
+		rows_add(&r, SLOTS - 1, 0, prompt, PROMPT);
+		step(&l, &r, &others[0], NULL);
+		for (uint32_t s = 0; s < STEPS; s++) {
+			int32_t next[SLOTS];
+
+			r = (struct rows){0};
+			assert_int_equal(others[0], tokens[s]);
+			for (uint32_t slot = 1; slot < SLOTS; slot++)
+				rows_add(&r, slot - 1, 1 + slot % 40 + s, &others[slot], 1);
+			rows_add(&r, SLOTS - 1, PROMPT + s, &others[0], 1);
+			step(&l, &r, next, got);
+			memcpy(&others[1], next, (SLOTS - 1) * sizeof(*next));
+			others[0] = next[SLOTS - 1];
+		}
+		assert_same_bits(got + (SLOTS - 1) * VOCAB, want, VOCAB, cases[i].type);
+		pages = pages_of(&l, SLOTS - 1, PROMPT + STEPS, &bytes);
+		assert_memory_equal(pages, want_pages, bytes);
+		free(pages);
+		free(want_pages);
+		unload(&l);
+	}
+}
+
+/* Decoding replays graphs; their number does not grow with the steps. */
+static void decoding_is_one_launch_a_step(void **state)
+{
+	struct shim_statistics before, after;
+	int32_t tokens[STEPS];
+	struct loaded l;
+	struct backend *b;
+
+	assert_int_equal(make_cuda(90, ACTIVATIONS_FAST, &b), 0);
+	load(&l, b, &shape, "q4_0", DTYPE_F16);
+	shim_statistics(&before);
+	generate(&l, 30, 30, tokens, NULL);
+	shim_statistics(&after);
+	/* the prompt and the first step are launched, all else is replayed */
+	assert_int_equal(after.graphs - before.graphs, 1);
+	assert_int_equal(after.graph_launches - before.graph_launches, STEPS - 1);
+	unload(&l);
+	shim_statistics(&after);
+	assert_int_equal(after.graphs, 0);
+	assert_int_equal(after.device_bytes, 0);
+	assert_int_equal(after.pinned_bytes, 0);
+}
+
+static void the_upload_s_memory_is_given_back(void **state)
+{
+	struct shim_statistics loaded, running;
+	struct rows r = {0};
+	int32_t token = 1;
+	struct loaded l;
+	struct backend *b;
+
+	assert_int_equal(make_cuda(90, ACTIVATIONS_FAST, &b), 0);
+	load(&l, b, &shape, "q8_0", DTYPE_F16);
+	shim_statistics(&loaded);
+	rows_add(&r, 0, 0, &token, 1);
+	step(&l, &r, &token, NULL);
+	shim_statistics(&running);
+	assert_true(running.device_bytes < loaded.device_bytes);
+	unload(&l);
+}
+
+static void a_full_card_says_how_full(void **state)
+{
+	float *buffers[8], *more = NULL;
+	struct backend *b;
+
+	shim_memory(1 << 20);
+	assert_int_equal(make_cuda(90, ACTIVATIONS_FAST, &b), 0);
+	for (size_t i = 0; i < 8; i++)
+		buffers[i] = put(b, NULL, 30000);
+	assert_int_equal(b->ops->buffer_new(b, 30000, &more), -ENOMEM);
+	assert_null(more);
+	assert_non_null(strstr(b->error, "120000 bytes wanted"));
+	assert_non_null(strstr(b->error, "88576 free"));
+
+	/* and goes on */
+	const struct kv_shape kv_shape = {1, 1000, 2, 64, DTYPE_F16};
+	struct kv *kv = NULL;
+	assert_int_equal(b->ops->kv_new(b, &kv_shape, &kv), -ENOMEM);
+	assert_non_null(strstr(b->error, "the KV cache: 8192000 bytes wanted"));
+	float *back = get(b, buffers[0], 30000);
+	assert_true(back[29999] == 0);
+	free(back);
+	for (size_t i = 0; i < 8; i++)
+		b->ops->buffer_free(b, buffers[i]);
+	backend_free(b);
+	shim_memory((size_t)1 << 40);
+}
+
+/* Wherever it happens: -EIO with a sentence, from then on always, and nothing leaks. */
+static void a_lost_card_is_an_error_for_good(void **state)
+{
+	for (int after = 1; after < 60; after += 7) {
+		struct shim_statistics stats;
+		struct loaded l;
+		struct backend *b;
+		int32_t token = 5;
+		int r = 0;
+
+		assert_int_equal(make_cuda(90, ACTIVATIONS_FAST, &b), 0);
+		load(&l, b, &shape, "q4_0", DTYPE_F16);
+		shim_lose_card(after);
+		for (uint32_t i = 0; i < 100 && r == 0; i++) {
+			struct rows rows = {0};
+
+			rows_add(&rows, 0, i, &token, 1);
+			r = try_step(&l, &rows);
+			if (r == 0)
+				r = b->ops->sync(b);
+		}
+		assert_int_equal(r, -EIO);
+		assert_non_null(strstr(b->error, "illegal memory access"));
+		for (int i = 0; i < 2; i++) {
+			float one;
+
+			assert_int_equal(b->ops->sync(b), -EIO);
+			assert_int_equal(b->ops->buffer_read(b, l.workspace->logits, &one, 1), -EIO);
+			assert_int_equal(b->ops->add(b, 1, 1, l.workspace->logits, l.workspace->logits),
+				-EIO);
+		}
+		assert_non_null(strstr(b->error, "illegal memory access"));
+		unload(&l);
+		shim_statistics(&stats);
+		assert_int_equal(stats.device_bytes, 0);
+		assert_int_equal(stats.pinned_bytes, 0);
+	}
+}
+
+static void the_module_tells_its_cards(void **state)
+{
+	const struct cuda_options beyond = {.card = 2};
+	struct cuda_card cards[4];
+	struct backend *b = NULL;
+	char error[256] = "";
+	uint32_t n;
+
+	shim_arch(89);
+	shim_cards(2);
+	assert_int_equal(zeph_cuda_module.abi, CUDA_MODULE_ABI);
+	assert_int_equal(zeph_cuda_module.cards(cards, 4, &n, error, sizeof(error)), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(cards[1].major, 8);
+	assert_int_equal(cards[1].minor, 9);
+	assert_true(cards[1].free_bytes == (uint64_t)1 << 40);
+	assert_true(zeph_cuda_module.backend_new(&beyond, &b, error, sizeof(error)) < 0);
+	assert_non_null(strstr(error, "card 2"));
+	assert_null(b);
+	shim_cards(0);
+	assert_int_equal(zeph_cuda_module.cards(cards, 4, &n, error, sizeof(error)), 0);
+	assert_int_equal(n, 0);
+	shim_cards(1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_tokens_are_the_reference_s),
+		cmocka_unit_test(bits_depend_on_the_tokens_alone),
+		cmocka_unit_test(decoding_is_one_launch_a_step),
+		cmocka_unit_test(the_upload_s_memory_is_given_back),
+		cmocka_unit_test(a_full_card_says_how_full),
+		cmocka_unit_test(a_lost_card_is_an_error_for_good),
+		cmocka_unit_test(the_module_tells_its_cards),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
