@@ -108,7 +108,7 @@ void answer_tokens(struct request *r, const struct event *e, size_t logprobs_at)
 /* A token's text: its piece, a control token's name, valid UTF-8 in any case. */
 static void pack_piece(msgpack_packer *pk, const struct model *m, int32_t token)
 {
-	struct gguf_string piece = {};
+	struct slice piece = {};
 	char small[256], *owned = NULL, *text = small;
 	char *decoded = NULL;
 	size_t len = 0;
@@ -118,7 +118,7 @@ static void pack_piece(msgpack_packer *pk, const struct model *m, int32_t token)
 		if (piece.len == 0 &&
 			tokenizer_decode(m->tokenizer, &token, 1,
 				DETOKENIZE_SPECIAL | DETOKENIZE_CONTINUE, &decoded, &len) == 0)
-			piece = (struct gguf_string){decoded, len};
+			piece = (struct slice){decoded, len};
 	}
 	len = utf8_repair(piece.text, piece.len, NULL);
 	if (len > sizeof(small))

@@ -2,6 +2,7 @@
  * belongs to the caller. */
 #include "daemon/engine_load.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,27 +63,56 @@ static uint32_t longest_piece(const struct tokenizer *t)
 	size_t most = 3; /* U+FFFD */
 
 	for (uint32_t id = 0; t && id < tokenizer_vocab(t); id++) {
-		struct gguf_string piece = tokenizer_piece(t, (int32_t)id);
+		struct slice piece = tokenizer_piece(t, (int32_t)id);
 		size_t n = utf8_repair(piece.text, piece.len, NULL);
 		most = n > most ? n : most;
 	}
 	return (uint32_t)most;
 }
 
-/* What tells a file from its other versions. */
+/* A directory's own times do not tell of changes inside its files: theirs are folded in. A sum, as
+ * the order of entries says nothing. */
+static void fold_directory(const char *path, struct file_key *key)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+	struct stat st;
+
+	key->size = 0;
+	while (d && (e = readdir(d))) {
+		if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
+			!S_ISREG(st.st_mode))
+			continue;
+		key->size += (uint64_t)st.st_size;
+		key->mtime_nsec += (st.st_ino + st.st_dev) * UINT64_C(0x9e3779b97f4a7c15) +
+				   st.st_mtim.tv_sec * UINT64_C(1000000000) +
+				   (uint64_t)st.st_mtim.tv_nsec;
+		key->ctime_nsec += (uint64_t)st.st_size * UINT64_C(0xbf58476d1ce4e5b9) +
+				   st.st_ctim.tv_sec * UINT64_C(1000000000) +
+				   (uint64_t)st.st_ctim.tv_nsec;
+	}
+	if (d)
+		closedir(d);
+}
+
+/* What tells a file, or a directory of files, from its other versions. */
 static struct file_key file_key(const char *path)
 {
+	struct file_key key;
 	struct stat st;
 
 	if (stat(path, &st) < 0)
 		return (struct file_key){};
-	return (struct file_key){
+	key = (struct file_key){
 		.dev = st.st_dev,
 		.ino = st.st_ino,
 		.size = st.st_size,
 		.mtime_nsec = st.st_mtim.tv_sec * 1000000000ull + st.st_mtim.tv_nsec,
 		.ctime_nsec = st.st_ctim.tv_sec * 1000000000ull + st.st_ctim.tv_nsec,
 	};
+	if (S_ISDIR(st.st_mode))
+		fold_directory(path, &key);
+	return key;
 }
 
 /* Opens the file, or sees that it is still the one that was opened. */

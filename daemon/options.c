@@ -13,7 +13,7 @@ static const char usage[] =
 	"Usage: zephd [options]\n"
 	"Serves a chat model on a Unix socket.\n"
 	"\n"
-	"  --model FILE       the model, a GGUF file\n"
+	"  --model FILE       the model, a GGUF file or a Hugging Face directory\n"
 	"  --socket PATH      where to listen (default: $ZEPH_SOCKET, else the user's runtime\n"
 	"                     directory, for root /run/zeph/zeph.sock)\n"
 	"  --config FILE      configuration (default: /etc/zeph/zephd.conf for root, else\n"

@@ -18,11 +18,10 @@ int token_sink_push(struct token_sink *s, int32_t id);
 
 struct bpe;
 
-/* Reads tokenizer.ggml.pre and .merges. v outlives the bpe. Errors as tokenizer_new(). */
-int bpe_new(const struct gguf *g, const struct vocabulary *v, struct bpe **ret, char *error,
-	size_t error_size);
-struct bpe *bpe_free(struct bpe *b);    /* accepts NULL, returns NULL */
-bool bpe_adds_bos(const struct bpe *b); /* where the file does not say */
+/* v outlives the bpe. Errors as tokenizer_new(). */
+int bpe_new(const struct tokenizer_source *from, const struct vocabulary *v, struct bpe **ret,
+	char *error, size_t error_size);
+struct bpe *bpe_free(struct bpe *b); /* accepts NULL, returns NULL */
 
 /* Appends the tokens of valid UTF-8 without control tokens. 0, -ENOMEM or -E2BIG. */
 int bpe_encode(const struct bpe *b, const char *s, size_t n, bool interpret, struct merger *m,

@@ -31,6 +31,23 @@ static uint32_t backend_index(const struct weights *w, const struct backend *b)
 	return i;
 }
 
+/* g [n, ffn_dim] = silu(h Wg + bg) * (h Wu + bu) with h = rmsnorm(x): few models have these biases,
+ * no backend fuses them. */
+static int gate_up_biased(struct backend *b, uint32_t n, const struct layer_weights *l,
+	const struct model_config *c, const struct workspace_buffers *s)
+{
+	int r;
+
+	r = b->ops->rmsnorm(b, n, s->x, l->ffn_norm, c->rms_eps, s->h);
+	if (r == 0)
+		r = b->ops->matmul(b, n, s->h, l->gate, l->bgate, s->g);
+	if (r == 0)
+		r = b->ops->matmul(b, n, s->h, l->up, l->bup, s->u);
+	if (r == 0)
+		r = b->ops->swiglu(b, n, c->ffn_dim, s->g, s->u, s->g);
+	return r;
+}
+
 /* x [n, dim] += attention(rmsnorm(x)) Wo; x += (silu(h Wg) * (h Wu)) Wd with h = rmsnorm(x) */
 static int layer(const struct layer_weights *l, const struct model_config *c, struct kv *kv,
 	const struct workspace_buffers *s, const struct batch *batch)
@@ -63,7 +80,9 @@ static int layer(const struct layer_weights *l, const struct model_config *c, st
 		r = b->ops->attention(b, batch, &c->attention, s->q, kv, l->kv_layer, s->o);
 	if (r == 0)
 		r = backend_matmul_add(b, n, s->o, l->wo, l->bo, s->h, s->x);
-	if (r == 0)
+	if (r == 0 && (l->bgate || l->bup))
+		r = gate_up_biased(b, n, l, c, s);
+	else if (r == 0)
 		r = backend_gate_up(b, n,
 			&(struct gate_up_args){
 				.x = s->x,
@@ -76,7 +95,7 @@ static int layer(const struct layer_weights *l, const struct model_config *c, st
 				.y = s->g,
 			});
 	if (r == 0)
-		r = backend_matmul_add(b, n, s->g, l->down, NULL, s->h, s->x);
+		r = backend_matmul_add(b, n, s->g, l->down, l->bdown, s->h, s->x);
 	return r;
 }
 

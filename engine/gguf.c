@@ -50,7 +50,7 @@ struct shown {
 	char text[68];
 };
 
-static struct shown show(struct gguf_string s)
+static struct shown show(struct slice s)
 {
 	struct shown r;
 	size_t i, n = s.len < 64 ? s.len : 64;
@@ -104,13 +104,13 @@ static bool take_u64(struct cursor *c, uint64_t *ret)
 	return true;
 }
 
-static bool take_string(struct cursor *c, struct gguf_string *ret)
+static bool take_string(struct cursor *c, struct slice *ret)
 {
 	uint64_t len;
 
 	if (!take_u64(c, &len) || len > remaining(c))
 		return false;
-	*ret = (struct gguf_string){(const char *)c->at, (size_t)len};
+	*ret = (struct slice){(const char *)c->at, (size_t)len};
 	c->at += len;
 	return true;
 }
@@ -158,7 +158,7 @@ static bool index_new(struct gguf_index *x, size_t n)
 	return x->slots != NULL;
 }
 
-static bool same(struct gguf_string a, const char *text, size_t len)
+static bool same(struct slice a, const char *text, size_t len)
 {
 	return a.len == len && memcmp(a.text, text, len) == 0;
 }
@@ -187,7 +187,7 @@ static uint32_t *find_name(const struct gguf *g, const char *text, size_t len)
 static int take_array(struct cursor *c, struct gguf_entry *e)
 {
 	struct shown key = show(e->key);
-	struct gguf_string s;
+	struct slice s;
 	size_t size;
 	uint64_t i;
 
@@ -230,7 +230,7 @@ static int take_array(struct cursor *c, struct gguf_entry *e)
 
 static int take_entry(struct cursor *c, struct gguf_entry *e, size_t i, size_t n)
 {
-	struct gguf_string s;
+	struct slice s;
 	struct shown key;
 	size_t size;
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/slice.h"
 #include "kernels/dtype.h"
 
 enum gguf_type {
@@ -27,13 +28,8 @@ enum gguf_type {
 	GGUF_F64,
 };
 
-struct gguf_string {
-	const char *text; /* not terminated */
-	size_t len;
-};
-
 struct gguf_tensor {
-	struct gguf_string name;
+	struct slice name;
 	enum dtype dtype;
 	uint32_t n_dims;
 	uint64_t dims[4]; /* innermost first, as in the file; 1 beyond n_dims */
@@ -62,7 +58,7 @@ const void *gguf_metadata(const struct gguf *g, size_t *ret_bytes);
 
 /* Keys in the file's order; i is below gguf_n_keys(). */
 size_t gguf_n_keys(const struct gguf *g);
-struct gguf_string gguf_key_at(const struct gguf *g, size_t i);
+struct slice gguf_key_at(const struct gguf *g, size_t i);
 bool gguf_has(const struct gguf *g, const char *key);
 
 /* Scalars: 0, -ENOENT (no such key) or -EINVAL (another type, or out of the range of the result).
@@ -71,14 +67,14 @@ int gguf_get_u64(
 	const struct gguf *g, const char *key, uint64_t *ret); /* any non-negative integer type */
 int gguf_get_f64(const struct gguf *g, const char *key, double *ret); /* any number */
 int gguf_get_bool(const struct gguf *g, const char *key, bool *ret);
-int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *ret);
+int gguf_get_string(const struct gguf *g, const char *key, struct slice *ret);
 
 /* Arrays of strings and of numbers. Element access is O(1) and bounds-checked by an assertion. */
 struct gguf_strings; /* an index over an array of strings */
 int gguf_get_strings(
 	const struct gguf *g, const char *key, struct gguf_strings **ret); /* or -ENOMEM */
 size_t gguf_strings_count(const struct gguf_strings *a);
-struct gguf_string gguf_strings_at(const struct gguf_strings *a, size_t i);
+struct slice gguf_strings_at(const struct gguf_strings *a, size_t i);
 struct gguf_strings *gguf_strings_free(struct gguf_strings *a);
 
 int gguf_get_f32s(

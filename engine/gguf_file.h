@@ -4,7 +4,7 @@
 #include "engine/gguf.h"
 
 struct gguf_entry {
-	struct gguf_string key;
+	struct slice key;
 	uint32_t type;        /* enum gguf_type */
 	uint32_t element;     /* of an array */
 	uint64_t count;       /* of an array; 1 otherwise */

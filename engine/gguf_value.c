@@ -37,7 +37,7 @@ size_t gguf_n_keys(const struct gguf *g)
 	return g->n_entries;
 }
 
-struct gguf_string gguf_key_at(const struct gguf *g, size_t i)
+struct slice gguf_key_at(const struct gguf *g, size_t i)
 {
 	assert(i < g->n_entries);
 	return g->entries[i].key;
@@ -149,16 +149,16 @@ int gguf_get_bool(const struct gguf *g, const char *key, bool *ret)
 }
 
 /* The string whose length field stands at p; *p moves behind it. */
-static struct gguf_string string_at(const uint8_t **p)
+static struct slice string_at(const uint8_t **p)
 {
 	uint64_t len = LOAD(*p, uint64_t);
-	struct gguf_string s = {(const char *)*p + 8, (size_t)len};
+	struct slice s = {(const char *)*p + 8, (size_t)len};
 
 	*p += 8 + len;
 	return s;
 }
 
-int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *ret)
+int gguf_get_string(const struct gguf *g, const char *key, struct slice *ret)
 {
 	const struct gguf_entry *e = gguf_entry(g, key);
 	const uint8_t *p;
@@ -174,7 +174,7 @@ int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *r
 
 struct gguf_strings {
 	size_t n;
-	struct gguf_string at[];
+	struct slice at[];
 };
 
 int gguf_get_strings(const struct gguf *g, const char *key, struct gguf_strings **ret)
@@ -207,7 +207,7 @@ size_t gguf_strings_count(const struct gguf_strings *a)
 	return a->n;
 }
 
-struct gguf_string gguf_strings_at(const struct gguf_strings *a, size_t i)
+struct slice gguf_strings_at(const struct gguf_strings *a, size_t i)
 {
 	assert(i < a->n);
 	return a->at[i];

@@ -128,8 +128,7 @@ static void begin_array(struct gguf_writer *w, const char *key, enum gguf_type e
 	add_u64(w, &w->keys, n);
 }
 
-void gguf_write_strings(
-	struct gguf_writer *w, const char *key, const struct gguf_string *v, size_t n)
+void gguf_write_strings(struct gguf_writer *w, const char *key, const struct slice *v, size_t n)
 {
 	size_t i;
 

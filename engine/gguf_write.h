@@ -19,8 +19,7 @@ void gguf_write_u32(struct gguf_writer *w, const char *key, uint32_t v);
 void gguf_write_f32(struct gguf_writer *w, const char *key, float v);
 void gguf_write_bool(struct gguf_writer *w, const char *key, bool v);
 void gguf_write_string(struct gguf_writer *w, const char *key, const char *text, size_t len);
-void gguf_write_strings(
-	struct gguf_writer *w, const char *key, const struct gguf_string *v, size_t n);
+void gguf_write_strings(struct gguf_writer *w, const char *key, const struct slice *v, size_t n);
 void gguf_write_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
 void gguf_write_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n);
 

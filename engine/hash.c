@@ -12,14 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/model.h"
+#include "engine/source.h"
 
 #define DIGEST_BYTES 32
 #define CHUNK_BYTES  (1u << 20) /* between two looks at *stop */
 #define THREADS_MAX  256
 
 struct part {
-	const struct gguf_tensor *tensor;
+	const struct source_tensor *tensor;
 	unsigned char digest[DIGEST_BYTES];
 };
 
@@ -75,8 +75,8 @@ static int by_size(const void *a, const void *b)
 
 static int by_name(const void *a, const void *b)
 {
-	struct gguf_string x = ((const struct part *)a)->tensor->name;
-	struct gguf_string y = ((const struct part *)b)->tensor->name;
+	struct slice x = ((const struct part *)a)->tensor->name;
+	struct slice y = ((const struct part *)b)->tensor->name;
 	int r = memcmp(x.text, y.text, x.len < y.len ? x.len : y.len);
 
 	return r ? r : x.len < y.len ? -1 : x.len > y.len;
@@ -95,7 +95,7 @@ static bool add_number(EVP_MD_CTX *ctx, uint64_t v)
 /* Numbers are 8 bytes, little-endian; names and the metadata follow their length. */
 static bool add_part(EVP_MD_CTX *ctx, const struct part *part)
 {
-	const struct gguf_tensor *t = part->tensor;
+	const struct source_tensor *t = part->tensor;
 	unsigned d;
 
 	if (!add_number(ctx, t->name.len) || !EVP_DigestUpdate(ctx, t->name.text, t->name.len) ||
@@ -111,8 +111,7 @@ static int digest_all(const struct model *m, struct hashing *h, char ret_hex[65]
 {
 	unsigned char digest[DIGEST_BYTES];
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	const void *metadata;
-	size_t bytes, i;
+	size_t i;
 	bool ok;
 
 	if (!ctx)
@@ -121,9 +120,12 @@ static int digest_all(const struct model *m, struct hashing *h, char ret_hex[65]
 	ok = EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 && add_number(ctx, h->n);
 	for (i = 0; i < h->n && ok; i++)
 		ok = add_part(ctx, &h->parts[i]);
-	metadata = gguf_metadata(m->file, &bytes);
-	ok = ok && add_number(ctx, bytes) && EVP_DigestUpdate(ctx, metadata, bytes) == 1 &&
-	     EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
+	for (i = 0; i < m->source->n_metadata && ok; i++) {
+		const struct slice *s = &m->source->metadata[i];
+
+		ok = add_number(ctx, s->len) && EVP_DigestUpdate(ctx, s->text, s->len) == 1;
+	}
+	ok = ok && EVP_DigestFinal_ex(ctx, digest, NULL) == 1;
 	EVP_MD_CTX_free(ctx);
 	if (!ok)
 		return -EIO;
@@ -134,7 +136,7 @@ static int digest_all(const struct model *m, struct hashing *h, char ret_hex[65]
 
 int model_hash(const struct model *m, uint32_t threads, const volatile bool *stop, char ret_hex[65])
 {
-	struct hashing h = {.n = gguf_n_tensors(m->file), .stop = stop};
+	struct hashing h = {.n = m->source->n_tensors, .stop = stop};
 	pthread_t ids[THREADS_MAX];
 	uint32_t started = 0;
 	long processors;
@@ -151,7 +153,7 @@ int model_hash(const struct model *m, uint32_t threads, const volatile bool *sto
 	if (!h.parts)
 		return -ENOMEM;
 	for (i = 0; i < h.n; i++)
-		h.parts[i].tensor = gguf_tensor_at(m->file, i);
+		h.parts[i].tensor = &m->source->tensors[i];
 	qsort(h.parts, h.n, sizeof(*h.parts), by_size);
 
 	/* This thread works too; threads that cannot start are done without. */

@@ -81,8 +81,12 @@ static _Noreturn void jinja_fail_with(
 			for (i = n;
 				i > 0 && n - i < 4 && ((unsigned char)out[i - 1] & 0xc0) == 0x80;)
 				i--;
-			if (i > 0 && (unsigned char)out[i - 1] >= 0xc0)
-				out[i - 1] = 0;
+			if (i > 0 && (unsigned char)out[i - 1] >= 0xc0) {
+				unsigned char lead = (unsigned char)out[i - 1];
+
+				if (n - (i - 1) < (lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2))
+					out[i - 1] = 0;
+			}
 		}
 	}
 	j->code = code;

@@ -50,7 +50,7 @@ struct jinja_string {
 
 struct jinja_value {
 	enum jinja_kind kind;
-	bool trusted; /* numbers: not computed from a message */
+	bool trusted; /* numbers and ranges: not computed from a message */
 	union {
 		bool boolean;
 		int64_t integer;
@@ -72,6 +72,7 @@ enum jinja_flavor { JINJA_PLAIN, JINJA_TUPLE, JINJA_KEYS, JINJA_VALUES, JINJA_IT
 
 struct jinja_list {
 	enum jinja_flavor flavor;
+	bool is_group; /* (grouper, list), as groupby gives them: a tuple whose items have names */
 	size_t n, capacity;
 	struct jinja_value *items;
 };
@@ -181,6 +182,8 @@ bool jinja_has_length(struct jinja_value v);
 size_t jinja_length(struct jinja *j, struct jinja_value v);
 bool jinja_hashable(struct jinja_value v);
 bool jinja_all_trusted(const struct jinja_string *s);
+/* Whether a number made from v is the template's own: of a list, its strings and numbers count. */
+bool jinja_trusted(struct jinja *j, struct jinja_value v);
 /* Fails with the undefined value's own message. */
 _Noreturn void jinja_fail_undefined(struct jinja *j, struct jinja_value v);
 /* Fails with "expected WANTED, not TYPE" in front of which stands `what`. */
@@ -214,10 +217,16 @@ bool jinja_string_is(const struct jinja_string *s, const char *text);
 /* Byte offset of `what` in [from, s->len), or SIZE_MAX. */
 size_t jinja_find(struct jinja *j, const struct jinja_string *s, const struct jinja_string *what,
 	size_t from);
+size_t jinja_find_last(
+	struct jinja *j, const struct jinja_string *s, const struct jinja_string *what);
 const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_string *s,
 	const struct jinja_string *chars, bool left, bool right); /* chars NULL: white space */
 const struct jinja_string *jinja_recase(
 	struct jinja *j, const struct jinja_string *s, int first, int rest); /* enum unicode_case */
+/* The character at byte i in another case (enum unicode_case), as it is there in s; returns its
+ * bytes in s. */
+size_t jinja_put_recased(
+	struct jinja *j, struct jinja_builder *b, const struct jinja_string *s, size_t i, int to);
 const struct jinja_string *jinja_replace(struct jinja *j, const struct jinja_string *s,
 	const struct jinja_string *old, const struct jinja_string *with, int64_t count);
 struct jinja_value jinja_split(struct jinja *j, const struct jinja_string *s,
@@ -283,8 +292,9 @@ struct jinja_value jinja_attribute(
 struct jinja_value jinja_item(struct jinja *j, struct jinja_value v, struct jinja_value key);
 struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jinja_value start,
 	struct jinja_value stop, struct jinja_value step);
+/* printf-like, as Python's %. may_remain: that arguments are left over is no error. */
 struct jinja_value jinja_format(struct jinja *j, const struct jinja_string *format,
-	const struct jinja_args *args); /* printf-like, as Python's % */
+	const struct jinja_args *args, bool may_remain);
 
 /* ---- arguments ---- */
 /* Fills slots by position and name. spec names them, optional ones with '?' behind: "old new

@@ -218,17 +218,13 @@ static struct jinja_value eval_step(struct jinja *j, struct jinja_value v,
 		return jinja_call(j, v, &args);
 	case JINJA_N_FILTER:
 		if (!step->filter)
-			jinja_fail_at(j, -ENOEXEC, step->line, "no filter is named '%.*s'",
-				(int)(step->name->len < 64 ? step->name->len : 64),
-				step->name->text);
+			jinja_fail_unknown(j, -ENOEXEC, step);
 		args = eval_args(j, step->a, NULL);
 		j->line = step->line;
 		return step->filter->run(j, v, &args);
 	default:
 		if (!step->test)
-			jinja_fail_at(j, -ENOEXEC, step->line, "no test is named '%.*s'",
-				(int)(step->name->len < 64 ? step->name->len : 64),
-				step->name->text);
+			jinja_fail_unknown(j, -ENOEXEC, step);
 		args = eval_args(j, step->a, NULL);
 		j->line = step->line;
 		return jinja_bool(step->test->run(j, v, &args) != (bool)step->op);

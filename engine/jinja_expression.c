@@ -96,12 +96,12 @@ struct jinja_node *jinja_parse_primary(struct jinja_parser *p)
 		}
 		return n;
 	case JINJA_T_STRING: {
-		const struct jinja_string *s = t->text;
+		struct jinja_builder b = {0};
 
 		n = jinja_node_new(p, JINJA_N_CONST);
-		for (p->token++; p->token->kind == JINJA_T_STRING; p->token++)
-			s = jinja_concat(p->j, s, p->token->text);
-		n->constant = jinja_from(s);
+		for (; p->token->kind == JINJA_T_STRING; p->token++)
+			jinja_put_string(p->j, &b, p->token->text);
+		n->constant = jinja_from(jinja_built(p->j, &b));
 		return n;
 	}
 	case JINJA_T_INT:
@@ -243,8 +243,8 @@ static struct jinja_node *parse_subscripts(struct jinja_parser *p)
 	}
 	for (item = items.first; item; item = item->next)
 		if (item->kind == JINJA_N_SLICE)
-			jinja_fail_at(p->j, -ENOTSUP, item->line,
-				"a slice among several subscripts is not implemented");
+			jinja_fail_at(p->j, -EINVAL, item->line,
+				"a slice cannot be one of several subscripts");
 	tuple = jinja_node_new(p, JINJA_N_TUPLE);
 	tuple->a = items.first;
 	n->a = tuple;
@@ -262,6 +262,19 @@ static const struct jinja_string *parse_dotted_name(struct jinja_parser *p)
 	return name;
 }
 
+_Noreturn void jinja_fail_unknown(struct jinja *j, int code, const struct jinja_node *n)
+{
+	jinja_fail_at(j, code, n->line, "no %s is named '%.*s'",
+		n->kind == JINJA_N_FILTER ? "filter" : "test",
+		(int)(n->name->len < 64 ? n->name->len : 64), n->name->text);
+}
+
+static void parse_note_unknown(struct jinja_parser *p, const struct jinja_node *n)
+{
+	if (!p->j->soft && !p->unknown)
+		p->unknown = n;
+}
+
 static struct jinja_node *parse_filter(struct jinja_parser *p)
 {
 	struct jinja_node *n = jinja_node_new(p, JINJA_N_FILTER);
@@ -271,9 +284,8 @@ static struct jinja_node *parse_filter(struct jinja_parser *p)
 	if (!n->filter && jinja_filter_missing(n->name->text, n->name->len))
 		jinja_fail_at(p->j, -ENOTSUP, n->line, "the filter '%.*s' is not implemented",
 			(int)n->name->len, n->name->text);
-	if (!n->filter && !p->j->soft)
-		jinja_fail_at(p->j, -EINVAL, n->line, "no filter is named '%.*s'",
-			(int)(n->name->len < 64 ? n->name->len : 64), n->name->text);
+	if (!n->filter)
+		parse_note_unknown(p, n);
 	if (jinja_skip_op(p, '('))
 		n->a = parse_arguments(p);
 	return n;
@@ -303,9 +315,8 @@ static struct jinja_node *parse_test(struct jinja_parser *p)
 	n->op = jinja_skip_name(p, "not");
 	n->name = parse_dotted_name(p);
 	n->test = jinja_test_find(n->name->text, n->name->len);
-	if (!n->test && !p->j->soft)
-		jinja_fail_at(p->j, -EINVAL, n->line, "no test is named '%.*s'",
-			(int)(n->name->len < 64 ? n->name->len : 64), n->name->text);
+	if (!n->test)
+		parse_note_unknown(p, n);
 	if (jinja_skip_op(p, '(')) {
 		n->a = parse_arguments(p);
 	} else if (parse_starts_operand(p)) {
@@ -376,6 +387,8 @@ struct jinja_node *jinja_parse_filters(struct jinja_parser *p, bool inline_first
 		chain_add(&steps, parse_filter(p));
 	}
 	n->b = steps.first;
+	if (p->unknown)
+		jinja_fail_unknown(p->j, -EINVAL, p->unknown);
 	return steps.first ? n : NULL;
 }
 
@@ -541,15 +554,18 @@ static struct jinja_node *parse_or(struct jinja_parser *p)
 
 struct jinja_node *jinja_parse_expression(struct jinja_parser *p, bool conditional)
 {
+	const struct jinja_node *unknown = p->unknown;
 	struct jinja_node *n;
 	unsigned levels = 1;
 
 	jinja_enter(p->j);
+	p->expressions++;
 	n = parse_or(p);
 	for (; conditional && jinja_skip_name(p, "if"); levels++) {
 		struct jinja_node *condition = jinja_node_new(p, JINJA_N_COND);
 
 		jinja_enter(p->j); /* a chain of them is as deep as it is long */
+		p->unknown = unknown;
 		p->j->soft++;
 		condition->a = n;
 		condition->b = parse_or(p);
@@ -558,6 +574,8 @@ struct jinja_node *jinja_parse_expression(struct jinja_parser *p, bool condition
 		n = condition;
 		p->j->soft--;
 	}
+	if (--p->expressions == 0 && p->unknown)
+		jinja_fail_unknown(p->j, -EINVAL, p->unknown);
 	while (levels-- > 0)
 		jinja_leave(p->j);
 	return n;

@@ -31,37 +31,36 @@ static struct jinja_value filter_capitalize(
 	return jinja_from(jinja_recase(j, jinja_str(j, v), UNICODE_TO_TITLE, UNICODE_TO_LOWER));
 }
 
+/* item[0].upper() + item[1:].lower() */
+static void filter_put_title(struct jinja *j, struct jinja_builder *b, const struct jinja_string *s,
+	size_t at, size_t end)
+{
+	if (at < end)
+		at += jinja_put_recased(j, b, s, at, UNICODE_TO_UPPER);
+	jinja_put_string(j, b,
+		jinja_recase(j, jinja_part(j, s, at, end), UNICODE_TO_LOWER, UNICODE_TO_LOWER));
+}
+
 /* Words begin behind "-({[<" and white space. */
 static struct jinja_value filter_title(
 	struct jinja *j, struct jinja_value v, const struct jinja_args *args)
 {
 	const struct jinja_string *s = jinja_str(j, v);
 	struct jinja_builder b = {0};
-	size_t start = 0, at = 0;
+	size_t start = 0, at, n;
+	uint32_t code;
 
 	jinja_bind(j, "title", args, "", NULL);
-	while (at < s->len) {
-		uint32_t code;
-		size_t n = jinja_char(s, at, &code);
-		bool cut = code != UINT32_MAX &&
-			   (unicode_is_space(code) || (code < 0x80 && strchr("-({[<", (int)code)));
-
-		if (code == 0)
-			cut = false;
-		if (cut && at > start)
-			jinja_put_string(j, &b,
-				jinja_recase(j, jinja_part(j, s, start, at), UNICODE_TO_UPPER,
-					UNICODE_TO_LOWER));
-		if (cut) {
-			jinja_put_string(j, &b, jinja_part(j, s, at, at + n));
-			start = at + n;
-		}
-		at += n;
+	for (at = 0; at < s->len; at += n) {
+		n = jinja_char(s, at, &code);
+		if (code == 0 || code == UINT32_MAX ||
+			!(unicode_is_space(code) || (code < 0x80 && strchr("-({[<", (int)code))))
+			continue;
+		filter_put_title(j, &b, s, start, at);
+		jinja_put_string(j, &b, jinja_part(j, s, at, at + n));
+		start = at + n;
 	}
-	if (at > start)
-		jinja_put_string(j, &b,
-			jinja_recase(j, jinja_part(j, s, start, at), UNICODE_TO_UPPER,
-				UNICODE_TO_LOWER));
+	filter_put_title(j, &b, s, start, s->len);
 	return jinja_from(jinja_built(j, &b));
 }
 
@@ -247,7 +246,8 @@ static struct jinja_value filter_round(
 	f = *method == 'c' ? ceil(f * power) : floor(f * power);
 	if (!isfinite(f))
 		jinja_fail_at(j, -ENOEXEC, j->line, "round: infinity cannot be made an integer");
-	return jinja_float(f / power, v.trusted);
+	/* Python goes through an integer, which has no -0. */
+	return jinja_float((f + 0.0) / power, v.trusted);
 }
 
 /* The first line keeps its place, those behind move in by `width`; empty ones only if `blank`. */
@@ -354,7 +354,7 @@ static struct jinja_value filter_format(
 	if (args->n_named > 0)
 		jinja_fail_at(
 			j, -ENOTSUP, j->line, "format: keyword arguments are not implemented");
-	return jinja_format(j, jinja_str(j, v), args);
+	return jinja_format(j, jinja_str(j, v), args, false);
 }
 
 static struct jinja_value filter_tojson(

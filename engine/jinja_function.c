@@ -43,7 +43,10 @@ static struct jinja_value function_range(struct jinja *j, const struct jinja_arg
 			__builtin_add_overflow(r->start, over, &end))
 			jinja_fail_at(j, -ENOEXEC, j->line, "an integer leaves its 64 bits");
 	}
-	return (struct jinja_value){.kind = JINJA_RANGE, .range = r};
+	return (struct jinja_value){.kind = JINJA_RANGE,
+		.trusted = jinja_trusted(j, slots[0]) && jinja_trusted(j, slots[1]) &&
+			   jinja_trusted(j, slots[2]),
+		.range = r};
 }
 
 /* dict() and namespace(): a mapping or pairs, then keywords. */

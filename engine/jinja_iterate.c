@@ -53,7 +53,8 @@ bool jinja_next(struct jinja *j, struct jinja_iterator *it, struct jinja_value *
 	case JINJA_RANGE:
 		if (it->position >= v.range->n)
 			return false;
-		*ret = jinja_int(v.range->start + v.range->step * (int64_t)it->position++, true);
+		*ret = jinja_int(
+			v.range->start + v.range->step * (int64_t)it->position++, v.trusted);
 		return true;
 	case JINJA_GENERATOR: return jinja_generator_next(j, v.generator, ret);
 	default: return false;

@@ -114,10 +114,8 @@ METHOD(str_title)
 			jinja_put_string(j, &b, jinja_part(j, s, i, i + n));
 			inside = false;
 		} else {
-			jinja_put_string(j, &b,
-				jinja_recase(j, jinja_part(j, s, i, i + n),
-					inside ? UNICODE_TO_LOWER : UNICODE_TO_TITLE,
-					UNICODE_TO_LOWER));
+			jinja_put_recased(
+				j, &b, s, i, inside ? UNICODE_TO_LOWER : UNICODE_TO_TITLE);
 			inside = true;
 		}
 	}
@@ -133,21 +131,14 @@ METHOD(str_swapcase)
 
 	jinja_bind(j, "swapcase()", args, "", NULL);
 	for (i = 0; i < s->len; i += n) {
-		struct jinja_string part = *s;
-
 		n = jinja_char(s, i, &code);
 		jinja_step(j, i % 64 == 0);
-		part.text += i;
-		part.trust = s->trust ? s->trust + i : NULL;
-		part.len = n;
 		if (unicode_class(code) & UNICODE_IS_UPPER)
-			jinja_put_string(
-				j, &b, jinja_recase(j, &part, UNICODE_TO_LOWER, UNICODE_TO_LOWER));
+			jinja_put_recased(j, &b, s, i, UNICODE_TO_LOWER);
 		else if (unicode_class(code) & UNICODE_IS_LOWER)
-			jinja_put_string(
-				j, &b, jinja_recase(j, &part, UNICODE_TO_UPPER, UNICODE_TO_UPPER));
+			jinja_put_recased(j, &b, s, i, UNICODE_TO_UPPER);
 		else
-			jinja_put_string(j, &b, &part);
+			jinja_put_string(j, &b, jinja_part(j, s, i, i + n));
 	}
 	return jinja_from(jinja_built(j, &b));
 }
@@ -247,42 +238,26 @@ METHOD(str_endswith)
 	return method_has_affix(j, self, args, "endswith()", true);
 }
 
-static size_t method_find_last(
-	struct jinja *j, const struct jinja_string *s, const struct jinja_string *what)
-{
-	size_t at;
-
-	jinja_step(j, s->len / 256);
-	if (what->len > s->len)
-		return SIZE_MAX;
-	for (at = s->len - what->len;; at--) {
-		if (what->len == 0 || memcmp(s->text + at, what->text, what->len) == 0)
-			return at;
-		if (at == 0)
-			return SIZE_MAX;
-	}
-}
-
 static struct jinja_value method_find(struct jinja *j, struct jinja_value self,
 	const struct jinja_args *args, const char *name, bool last, bool must)
 {
-	struct jinja_value slots[3], found;
+	struct jinja_value slots[3];
 	const struct jinja_string *s, *what;
 	int64_t start;
 	size_t at;
+	bool trusted;
 
 	jinja_bind(j, name, args, "sub start? end?", slots);
 	what = jinja_need_string(j, name, slots[0]);
+	trusted = jinja_all_trusted(self.string) && jinja_all_trusted(what);
 	s = method_range(j, self, slots + 1, &start);
-	at = start < 0 ? SIZE_MAX : last ? method_find_last(j, s, what) : jinja_find(j, s, what, 0);
+	at = start < 0 ? SIZE_MAX : last ? jinja_find_last(j, s, what) : jinja_find(j, s, what, 0);
 	if (at == SIZE_MAX) {
 		if (must)
 			jinja_fail_at(j, -ENOEXEC, j->line, "%s: substring not found", name);
-		return jinja_int(-1, jinja_all_trusted(self.string));
+		return jinja_int(-1, trusted);
 	}
-	found = jinja_int(start + (int64_t)jinja_chars(j, jinja_part(j, s, 0, at)), true);
-	found.trusted = jinja_all_trusted(self.string);
-	return found;
+	return jinja_int(start + (int64_t)jinja_chars(j, jinja_part(j, s, 0, at)), trusted);
 }
 
 METHOD(str_find)
@@ -316,7 +291,7 @@ METHOD(str_count)
 	what = jinja_need_string(j, "count()", slots[0]);
 	s = method_range(j, self, slots + 1, &start);
 	if (start < 0)
-		return jinja_int(0, true);
+		return jinja_int(0, false);
 	if (what->len == 0) {
 		n = (int64_t)jinja_chars(j, s) + 1;
 	} else {
@@ -329,7 +304,7 @@ METHOD(str_count)
 			at = (size_t)(p - s->text) + what->len;
 		}
 	}
-	return jinja_int(n, jinja_all_trusted(self.string));
+	return jinja_int(n, jinja_all_trusted(self.string) && jinja_all_trusted(what));
 }
 
 static struct jinja_value method_remove(struct jinja *j, struct jinja_value self,
@@ -367,7 +342,7 @@ static struct jinja_value method_partition(struct jinja *j, struct jinja_value s
 	separator = jinja_need_string(j, name, what);
 	if (separator->len == 0)
 		jinja_fail_at(j, -ENOEXEC, j->line, "%s: empty separator", name);
-	at = last ? method_find_last(j, s, separator) : jinja_find(j, s, separator, 0);
+	at = last ? jinja_find_last(j, s, separator) : jinja_find(j, s, separator, 0);
 	if (at == SIZE_MAX) {
 		if (last) {
 			jinja_list_add(j, parts, jinja_literal(j, ""));
@@ -600,7 +575,6 @@ METHOD(str_format)
 
 static const struct jinja_method_entry str_methods[] = {
 	{"capitalize", str_capitalize},
-	{"casefold", str_lower},
 	{"center", str_center},
 	{"count", str_count},
 	{"endswith", str_endswith},
@@ -653,7 +627,8 @@ METHOD(list_index)
 	for (i = 0; i < self.list->n; i++) {
 		jinja_step(j, 1);
 		if (jinja_equal(j, self.list->items[i], item))
-			return jinja_int((int64_t)i, true);
+			return jinja_int(
+				(int64_t)i, jinja_trusted(j, self) && jinja_trusted(j, item));
 	}
 	jinja_fail_at(j, -ENOEXEC, j->line, "index(): the value is not in the list");
 }
@@ -669,7 +644,7 @@ METHOD(list_count)
 		jinja_step(j, 1);
 		n += jinja_equal(j, self.list->items[i], item);
 	}
-	return jinja_int(n, true);
+	return jinja_int(n, jinja_trusted(j, self) && jinja_trusted(j, item));
 }
 
 METHOD(any_copy)
@@ -777,6 +752,10 @@ struct jinja_value jinja_method_of(
 	const char *const *forbidden = NULL;
 	struct jinja_value found = jinja_missing();
 
+	if (self.kind == JINJA_LIST && self.list->is_group && jinja_string_is(name, "grouper"))
+		return self.list->items[0];
+	if (self.kind == JINJA_LIST && self.list->is_group && jinja_string_is(name, "list"))
+		return self.list->items[1];
 	if (self.kind == JINJA_STRING) {
 		found = method_lookup(j, self, name, str_methods, N(str_methods));
 	} else if (self.kind == JINJA_DICT) {

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/unicode.h"
+
 /* The digits of s without white space around and single underscores between, terminated; NULL
  * where that is not what it has. */
 static char *number_digits(struct jinja *j, const struct jinja_string *s)
@@ -27,6 +29,14 @@ static char *number_digits(struct jinja *j, const struct jinja_string *s)
 				strchr("+-.", s->text[i - 1]) || strchr("+-.", s->text[i + 1]))
 				return NULL;
 			continue;
+		}
+		if (c >= 0x80) {
+			uint32_t code;
+
+			jinja_char(s, i, &code);
+			if (unicode_class(code) & UNICODE_DECIMAL)
+				jinja_fail_at(j, -ENOTSUP, j->line,
+					"a number in other digits than 0 to 9 is not implemented");
 		}
 		if (c == 0 || c >= 0x80)
 			return NULL;
@@ -128,7 +138,7 @@ static const char *format_spec(
 		f->alternate |= *p == '#';
 	}
 	for (; p < end && *p >= '0' && *p <= '9'; p++)
-		f->width = f->width < 10000 ? f->width * 10 + *p - '0' : f->width;
+		f->width = f->width <= 10000 ? f->width * 10 + *p - '0' : f->width;
 	if (p < end && *p == '.')
 		for (p++, f->precision = 0; p < end && *p >= '0' && *p <= '9'; p++)
 			f->precision = f->precision < 10000 ? f->precision * 10 + *p - '0'
@@ -183,8 +193,8 @@ static struct jinja_value format_number(
 	return jinja_text(j, digits, strlen(digits), v.trusted);
 }
 
-struct jinja_value jinja_format(
-	struct jinja *j, const struct jinja_string *format, const struct jinja_args *args)
+struct jinja_value jinja_format(struct jinja *j, const struct jinja_string *format,
+	const struct jinja_args *args, bool may_remain)
 {
 	const char *p = format->text, *end = format->text + format->len;
 	struct jinja_builder b = {0};
@@ -230,7 +240,7 @@ struct jinja_value jinja_format(
 		jinja_put_string(j, &b, jinja_justify(j, v.string, f.width, NULL, f.left ? 1 : -1));
 		p++;
 	}
-	if (used < args->n && !(args->n == 1 && args->values[0].kind == JINJA_DICT))
+	if (used < args->n && !may_remain)
 		jinja_fail_at(
 			j, -ENOEXEC, j->line, "not all arguments were converted by the format");
 	return jinja_from(jinja_built(j, &b));

@@ -213,10 +213,14 @@ struct jinja_value jinja_arithmetic(
 		return operator_repeat(j, b, operand_integer(a));
 	if (op == '%' && a.kind == JINJA_STRING) {
 		struct jinja_args args = {.n = 1, .values = &b};
+		/* To Python what has subscripts might be a mapping for "%(name)s". */
+		bool subscripts = b.kind == JINJA_DICT || b.kind == JINJA_RANGE ||
+				  b.kind == JINJA_UNDEFINED ||
+				  (b.kind == JINJA_LIST && b.list->flavor == JINJA_PLAIN);
 
 		if (b.kind == JINJA_LIST && b.list->flavor == JINJA_TUPLE)
 			args = (struct jinja_args){.n = b.list->n, .values = b.list->items};
-		return jinja_format(j, a.string, &args);
+		return jinja_format(j, a.string, &args, subscripts);
 	}
 	operator_no_kinds(j, op, a, b);
 }
@@ -270,7 +274,7 @@ struct jinja_value jinja_attribute(
 			return *found;
 	}
 	if (v.kind == JINJA_MACRO && jinja_string_is(name, "name"))
-		return jinja_item(j, v, key);
+		return jinja_from(v.macro->node->name);
 	return subscript_missing(j, v, key);
 }
 
@@ -292,7 +296,7 @@ struct jinja_value jinja_item(struct jinja *j, struct jinja_value v, struct jinj
 		if (v.kind == JINJA_LIST)
 			return v.list->items[i];
 		if (v.kind == JINJA_RANGE)
-			return jinja_int(v.range->start + v.range->step * i, true);
+			return jinja_int(v.range->start + v.range->step * i, v.trusted);
 		n = jinja_char_offset(j, v.string, (size_t)i);
 		return jinja_from(
 			jinja_part(j, v.string, n, n + jinja_char(v.string, n, &(uint32_t){0})));
@@ -375,6 +379,22 @@ static struct jinja_value slice_string(
 	}
 }
 
+static struct jinja_value slice_range(struct jinja *j, struct jinja_value v, int64_t first,
+	int64_t last, int64_t by, size_t count)
+{
+	const struct jinja_range *r = v.range;
+	struct jinja_range *part = jinja_take(j, 1, sizeof(*part));
+
+	if (__builtin_mul_overflow(r->step, first, &first) ||
+		__builtin_add_overflow(r->start, first, &part->start) ||
+		__builtin_mul_overflow(r->step, last, &last) ||
+		__builtin_add_overflow(r->start, last, &part->stop) ||
+		__builtin_mul_overflow(r->step, by, &part->step))
+		operator_overflow(j);
+	part->n = count;
+	return (struct jinja_value){.kind = JINJA_RANGE, .trusted = v.trusted, .range = part};
+}
+
 struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jinja_value start,
 	struct jinja_value stop, struct jinja_value step)
 {
@@ -404,13 +424,12 @@ struct jinja_value jinja_slice(struct jinja *j, struct jinja_value v, struct jin
 			return jinja_literal(j, "");
 		return slice_string(j, v.string, first, by, count);
 	}
+	if (v.kind == JINJA_RANGE)
+		return slice_range(j, v, first, last, by, (size_t)count);
 	jinja_step(j, (size_t)count);
-	list = jinja_list_new(
-		j, v.kind == JINJA_LIST ? v.list->flavor : JINJA_PLAIN, (size_t)count);
+	list = jinja_list_new(j, v.list->flavor, (size_t)count);
 	for (i = 0; i < count; i++)
-		jinja_list_add(j, list,
-			v.kind == JINJA_LIST ? v.list->items[first + i * by]
-					     : jinja_item(j, v, jinja_int(first + i * by, true)));
+		jinja_list_add(j, list, v.list->items[first + i * by]);
 	return list;
 }
 

@@ -123,6 +123,21 @@ static struct jinja_node *parse_body(struct jinja_parser *p, const char *const *
 	return body;
 }
 
+static struct jinja_node *parse_body_to(struct jinja_parser *p, const char *end);
+
+/* The same for what is no part of a condition around it, as jinja2 sees it: an unknown filter in it
+ * is an error even if the condition never holds. */
+static struct jinja_node *parse_hard_body_to(struct jinja_parser *p, const char *end)
+{
+	unsigned soft = p->j->soft;
+	struct jinja_node *body;
+
+	p->j->soft = 0;
+	body = parse_body_to(p, end);
+	p->j->soft = soft;
+	return body;
+}
+
 /* A body up to the one word that ends it, which is skipped. */
 static struct jinja_node *parse_body_to(struct jinja_parser *p, const char *end)
 {
@@ -248,7 +263,7 @@ static struct jinja_node *parse_set(struct jinja_parser *p)
 	}
 	n->kind = JINJA_N_SET_BLOCK;
 	n->c = jinja_parse_filters(p, false);
-	n->b = parse_body_to(p, "endset");
+	n->b = parse_hard_body_to(p, "endset");
 	return n;
 }
 
@@ -256,6 +271,7 @@ static struct jinja_node *parse_set(struct jinja_parser *p)
 static struct jinja_node *parse_signature(struct jinja_parser *p)
 {
 	struct jinja_node *first = NULL, *last = NULL;
+	const struct jinja_node *other;
 
 	jinja_expect_op(p, '(');
 	while (!jinja_at_op(p, ')')) {
@@ -265,6 +281,14 @@ static struct jinja_node *parse_signature(struct jinja_parser *p)
 			jinja_expect_op(p, ',');
 		n = jinja_node_new(p, JINJA_N_ARG);
 		n->name = jinja_expect_name(p);
+		for (other = first; other; other = other->next) {
+			jinja_step(p->j, 1);
+			if (other->name->len == n->name->len &&
+				memcmp(other->name->text, n->name->text, n->name->len) == 0)
+				jinja_fail_at(p->j, -EINVAL, n->line, "a parameter twice: '%.*s'",
+					(int)(n->name->len < 64 ? n->name->len : 64),
+					n->name->text);
+		}
 		if (jinja_skip_op(p, '='))
 			n->a = jinja_parse_expression(p, true);
 		else if (last && last->a)
@@ -355,7 +379,7 @@ static struct jinja_node *parse_with(struct jinja_parser *p)
 			n->a = binding;
 		last = binding;
 	}
-	n->b = parse_body_to(p, "endwith");
+	n->b = parse_hard_body_to(p, "endwith");
 	return n;
 }
 
@@ -400,7 +424,7 @@ static struct jinja_node *parse_filter_block(struct jinja_parser *p)
 	struct jinja_node *n = jinja_node_new(p, JINJA_N_FILTER_BLOCK);
 
 	n->c = jinja_parse_filters(p, true);
-	n->b = parse_body_to(p, "endfilter");
+	n->b = parse_hard_body_to(p, "endfilter");
 	return n;
 }
 

@@ -1,6 +1,6 @@
 /* Values as text: Python's str() and repr(), and json.dumps(). Punctuation that these write is
  * trusted, what they copy or escape keeps the provenance of its source. */
-#include "engine/jinja.h"
+#include "engine/jinja_eval.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -158,6 +158,26 @@ static void print_dict(struct jinja *j, struct jinja_builder *b, const struct ji
 	print_literal(j, b, "}");
 }
 
+static void print_number(struct jinja *j, struct jinja_builder *b, int64_t i, bool trusted)
+{
+	char digits[24];
+
+	jinja_put(j, b, digits, (size_t)snprintf(digits, sizeof(digits), "%" PRId64, i), trusted);
+}
+
+static void print_range(struct jinja *j, struct jinja_builder *b, struct jinja_value v)
+{
+	print_literal(j, b, "range(");
+	print_number(j, b, v.range->start, v.trusted);
+	print_literal(j, b, ", ");
+	print_number(j, b, v.range->stop, v.trusted);
+	if (v.range->step != 1) {
+		print_literal(j, b, ", ");
+		print_number(j, b, v.range->step, v.trusted);
+	}
+	print_literal(j, b, ")");
+}
+
 /* repr() */
 static void print_value(struct jinja *j, struct jinja_builder *b, struct jinja_value v)
 {
@@ -178,13 +198,16 @@ static void print_value(struct jinja *j, struct jinja_builder *b, struct jinja_v
 		print_dict(j, b, v.dict);
 		print_literal(j, b, ">");
 		break;
-	case JINJA_RANGE:
-		snprintf(scalar, sizeof(scalar), "range(%" PRId64 ", %" PRId64, v.range->start,
-			v.range->stop);
+	case JINJA_RANGE: print_range(j, b, v); break;
+	case JINJA_MACRO:
+		print_literal(j, b, "<Macro ");
+		print_string(j, b, v.macro->node->name);
+		print_literal(j, b, ">");
+		break;
+	case JINJA_LOOP:
+		snprintf(scalar, sizeof(scalar), "<LoopContext %" PRId64 "/%zu>",
+			v.loop->index0 + 1, jinja_loop_length(j, v.loop));
 		print_literal(j, b, scalar);
-		snprintf(scalar, sizeof(scalar), ", %" PRId64, v.range->step);
-		print_literal(j, b, v.range->step == 1 ? "" : scalar);
-		print_literal(j, b, ")");
 		break;
 	default:
 		print_literal(j, b, v.kind == JINJA_UNDEFINED ? "" : "<");
@@ -232,9 +255,7 @@ static void json_string(struct jinja *j, struct jinja_builder *b, const struct j
 			if ((uint32_t)*p == code)
 				snprintf(escape, sizeof(escape), "\\%c", p[1]);
 		if (escape[0] == 0 && (code < 0x20 || (how->ascii && code >= 0x7f))) {
-			if (code == 0x7f) {
-				escape[0] = 0x7f;
-			} else if (code < 0x10000) {
+			if (code < 0x10000) {
 				snprintf(escape, sizeof(escape), "\\u%04x", code);
 			} else if (code != UINT32_MAX) {
 				snprintf(escape, sizeof(escape), "\\u%04x\\u%04x",

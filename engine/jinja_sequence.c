@@ -243,12 +243,8 @@ JINJA_FILTER(items)
 
 JINJA_FILTER(length)
 {
-	struct jinja_value n;
-
 	jinja_bind(j, "length", args, "", NULL);
-	n = jinja_int((int64_t)jinja_length(j, v), true);
-	n.trusted = v.kind != JINJA_STRING || jinja_all_trusted(v.string);
-	return n;
+	return jinja_int((int64_t)jinja_length(j, v), jinja_trusted(j, v));
 }
 
 JINJA_FILTER(list)
@@ -395,18 +391,20 @@ static struct jinja_value sequence_keys(struct jinja *j, struct jinja_value item
 	return keys;
 }
 
-/* For sort: "a,b" gives a list of keys for each item. */
+/* For sort: a list of keys for each item, "a,b" gives two. */
 static struct jinja_value sequence_many_keys(struct jinja *j, struct jinja_value items,
 	struct jinja_value attribute, bool case_sensitive)
 {
 	struct jinja_value keys = jinja_list_new(j, JINJA_PLAIN, items.list->n + 1), names, paths;
 	size_t i, k;
 
-	if (attribute.kind != JINJA_STRING)
-		return sequence_keys(j, items,
-			attribute.kind == JINJA_MISSING ? attribute : sequence_path(j, attribute),
-			jinja_missing(), case_sensitive);
-	names = jinja_split(j, attribute.string, jinja_literal(j, ",").string, -1, false);
+	if (attribute.kind == JINJA_STRING) {
+		names = jinja_split(j, attribute.string, jinja_literal(j, ",").string, -1, false);
+	} else {
+		names = jinja_list_new(j, JINJA_PLAIN, 1);
+		jinja_list_add(
+			j, names, attribute.kind == JINJA_MISSING ? jinja_none() : attribute);
+	}
 	paths = jinja_list_new(j, JINJA_PLAIN, names.list->n);
 	for (k = 0; k < names.list->n; k++)
 		jinja_list_add(j, paths, sequence_path(j, names.list->items[k]));
@@ -491,6 +489,7 @@ JINJA_FILTER(groupby)
 			case_sensitive ? keys.list->items[i]
 				       : sequence_follow(j, list.list->items[i], path, slots[1]));
 		jinja_list_add(j, group, members);
+		group.list->is_group = true;
 		jinja_list_add(j, groups, group);
 	}
 	return groups;

@@ -193,15 +193,38 @@ size_t jinja_find(
 {
 	const char *at;
 
-	string_charge(j, s->len - from);
 	if (what->len == 0)
 		return from;
 	at = memmem(s->text + from, s->len - from, what->text, what->len);
+	string_charge(j, what->len + (at ? (size_t)(at - s->text) : s->len) - from);
 	return at ? (size_t)(at - s->text) : SIZE_MAX;
 }
 
-static bool string_has(const struct jinja_string *chars, uint32_t code, const char *bytes, size_t n)
+size_t jinja_find_last(
+	struct jinja *j, const struct jinja_string *s, const struct jinja_string *what)
 {
+	size_t at, charged = 0;
+
+	if (what->len > s->len)
+		return SIZE_MAX;
+	for (at = s->len - what->len;; at--) {
+		/* A comparison may go over all of what. */
+		charged += 1 + what->len / 4;
+		if (charged >= STRING_STEP_BYTES) {
+			string_charge(j, charged);
+			charged = 0;
+		}
+		if (what->len == 0 || memcmp(s->text + at, what->text, what->len) == 0)
+			return at;
+		if (at == 0)
+			return SIZE_MAX;
+	}
+}
+
+static bool string_has(struct jinja *j, const struct jinja_string *chars, uint32_t code,
+	const char *bytes, size_t n)
+{
+	string_charge(j, chars ? chars->len : 0);
 	if (!chars)
 		return code != UINT32_MAX && unicode_is_space(code);
 	return memmem(chars->text, chars->len, bytes, n) != NULL;
@@ -216,7 +239,7 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 	while (left && start < end) {
 		size_t n = jinja_char(s, start, &code);
 
-		if (!string_has(chars, code, s->text + start, n))
+		if (!string_has(j, chars, code, s->text + start, n))
 			break;
 		start += n;
 	}
@@ -224,11 +247,15 @@ const struct jinja_string *jinja_strip(struct jinja *j, const struct jinja_strin
 		size_t before = jinja_char_before(s, end);
 
 		jinja_char(s, before, &code);
-		if (!string_has(chars, code, s->text + before, end - before))
+		if (!string_has(j, chars, code, s->text + before, end - before))
 			break;
 		end = before;
 	}
-	string_charge(j, (s->len - (end - start)) * (chars ? 1 + chars->len / 16 : 1));
+	/* string_has() charges for long sets of characters only. */
+	if (chars && chars->len < STRING_STEP_BYTES)
+		string_charge(j, (s->len - (end - start)) * (1 + chars->len / 16));
+	else
+		string_charge(j, s->len - (end - start));
 	return jinja_part(j, s, start, end);
 }
 
@@ -251,29 +278,33 @@ static bool string_is_final_sigma(const struct jinja_string *s, size_t at)
 	return !(unicode_class(code) & cased);
 }
 
+size_t jinja_put_recased(
+	struct jinja *j, struct jinja_builder *b, const struct jinja_string *s, size_t i, int to)
+{
+	bool trusted = jinja_trusted_at(s, i);
+	uint32_t code, out[3];
+	size_t n = jinja_char(s, i, &code), mapped, k;
+
+	if (code == UINT32_MAX) {
+		jinja_put(j, b, s->text + i, n, trusted);
+		return n;
+	}
+	mapped = unicode_map(code, (enum unicode_case)to, out);
+	if (to == UNICODE_TO_LOWER && code == 0x3a3 && string_is_final_sigma(s, i))
+		out[0] = 0x3c2;
+	for (k = 0; k < mapped; k++)
+		jinja_put_code(j, b, out[k], trusted);
+	return n;
+}
+
 const struct jinja_string *jinja_recase(
 	struct jinja *j, const struct jinja_string *s, int first, int rest)
 {
 	struct jinja_builder b = {0};
-	size_t i, n, k;
-	uint32_t code, out[3];
+	size_t i;
 
-	for (i = 0; i < s->len; i += n) {
-		enum unicode_case to = i == 0 ? first : rest;
-		bool trusted = jinja_trusted_at(s, i);
-		size_t mapped;
-
-		n = jinja_char(s, i, &code);
-		if (code == UINT32_MAX) {
-			jinja_put(j, &b, s->text + i, n, trusted);
-			continue;
-		}
-		mapped = unicode_map(code, to, out);
-		if (to == UNICODE_TO_LOWER && code == 0x3a3 && string_is_final_sigma(s, i))
-			out[0] = 0x3c2;
-		for (k = 0; k < mapped; k++)
-			jinja_put_code(j, &b, out[k], trusted);
-	}
+	for (i = 0; i < s->len;)
+		i += jinja_put_recased(j, &b, s, i, i == 0 ? first : rest);
 	return jinja_built(j, &b);
 }
 
@@ -342,8 +373,7 @@ static struct jinja_value string_split_space(
 
 		jinja_step(j, 1);
 		if (max == 0) {
-			jinja_list_add(j, list,
-				jinja_from(jinja_strip(j, s, NULL, from_right, !from_right)));
+			jinja_list_add(j, list, jinja_from(s));
 			break;
 		}
 		max -= max > 0;
@@ -382,25 +412,13 @@ struct jinja_value jinja_split(struct jinja *j, const struct jinja_string *s,
 	if (separator->len == 0)
 		jinja_fail_at(j, -ENOEXEC, j->line, "split(): empty separator");
 	list = jinja_list_new(j, JINJA_PLAIN, 0);
-	string_charge(j, s->len);
 	for (; max != 0; max -= max > 0) {
-		const char *p = NULL, *q;
 		size_t at;
 
 		jinja_step(j, 1);
-		if (!from_right) {
-			p = memmem(s->text, s->len, separator->text, separator->len);
-		} else if (s->len >= separator->len) {
-			for (q = s->text + s->len - separator->len; !p; q--) {
-				if (memcmp(q, separator->text, separator->len) == 0)
-					p = q;
-				if (q == s->text)
-					break;
-			}
-		}
-		if (!p)
+		at = from_right ? jinja_find_last(j, s, separator) : jinja_find(j, s, separator, 0);
+		if (at == SIZE_MAX)
 			break;
-		at = (size_t)(p - s->text);
 		if (from_right) {
 			jinja_list_add(
 				j, list, jinja_from(jinja_part(j, s, at + separator->len, s->len)));

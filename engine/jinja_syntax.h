@@ -105,6 +105,10 @@ struct jinja_parser {
 	struct jinja *j;
 	const struct jinja_token *token; /* the current one */
 	struct jinja_macro_frame *frames;
+	/* The first filter or test of the expression around that nobody knows: an error, but where
+	 * an inline `if` may keep it from being asked for. */
+	const struct jinja_node *unknown;
+	unsigned expressions; /* around this place */
 };
 /* Macros around the place that is being read, innermost first. */
 struct jinja_macro_frame {
@@ -119,6 +123,7 @@ bool jinja_skip_name(struct jinja_parser *p, const char *name);
 void jinja_expect_op(struct jinja_parser *p, int op);
 const struct jinja_string *jinja_expect_name(struct jinja_parser *p);
 _Noreturn void jinja_unexpected(struct jinja_parser *p, const char *wanted);
+_Noreturn void jinja_fail_unknown(struct jinja *j, int code, const struct jinja_node *n);
 struct jinja_node *jinja_parse_expression(struct jinja_parser *p, bool conditional);
 /* An expression, or a tuple where commas follow. `end` names the word that ends it, or NULL. */
 struct jinja_node *jinja_parse_tuple(

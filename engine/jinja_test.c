@@ -223,19 +223,33 @@ TEST(ge)
 	return c >= 0 && c != 2;
 }
 
+/* What is no string names nothing, and what cannot be hashed cannot be looked up. */
+static bool test_name_of_none(struct jinja *j, struct jinja_value v)
+{
+	if (!jinja_hashable(v))
+		jinja_fail_at(j, -ENOEXEC, j->line, "unhashable type: '%s'", jinja_type_name(v));
+	return false;
+}
+
 TEST(filter)
 {
-	const struct jinja_string *s = jinja_need_string(j, "filter", v);
+	const struct jinja_string *s;
 
 	jinja_bind(j, "filter", args, "", NULL);
+	if (v.kind != JINJA_STRING)
+		return test_name_of_none(j, v);
+	s = v.string;
 	return jinja_filter_find(s->text, s->len) || jinja_filter_missing(s->text, s->len);
 }
 
 TEST(test)
 {
-	const struct jinja_string *s = jinja_need_string(j, "test", v);
+	const struct jinja_string *s;
 
 	jinja_bind(j, "test", args, "", NULL);
+	if (v.kind != JINJA_STRING)
+		return test_name_of_none(j, v);
+	s = v.string;
 	return jinja_test_find(s->text, s->len) != NULL;
 }
 

@@ -170,6 +170,26 @@ const struct jinja_value *jinja_dict_find(
 	return jinja_dict_get(j, d, jinja_from(&s));
 }
 
+bool jinja_trusted(struct jinja *j, struct jinja_value v)
+{
+	bool trusted = true;
+	size_t i;
+
+	switch (v.kind) {
+	case JINJA_INT:
+	case JINJA_FLOAT:
+	case JINJA_RANGE: return v.trusted;
+	case JINJA_STRING: return jinja_all_trusted(v.string);
+	case JINJA_LIST:
+		jinja_step(j, v.list->n / 16);
+		for (i = 0; i < v.list->n && trusted; i++)
+			if (v.list->items[i].kind != JINJA_LIST)
+				trusted = jinja_trusted(j, v.list->items[i]);
+		return trusted;
+	default: return true;
+	}
+}
+
 const char *jinja_type_name(struct jinja_value v)
 {
 	static const char *const lists[] = {[JINJA_PLAIN] = "list",

@@ -1,26 +1,31 @@
 /* zeph-mkmodel: a model of random weights, for tests and benchmarks.
  *
- * The file appears under its name only when it is complete. */
+ * The file or directory appears under its name only when it is complete. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/limits.h"
 #include "engine/mkmodel.h"
+#include "engine/source_hf.h"
 
 enum { EXIT_USAGE = 2 };
 
 static void usage(FILE *to)
 {
 	fprintf(to,
-		"zeph-mkmodel [options] OUT.gguf\n"
+		"zeph-mkmodel [options] OUT.gguf|OUTDIR\n"
 		"  --shape NAME   %s (tiny)\n"
 		"  --type TYPE    f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k,\n"
 		"                 q5_k, q6_k, or q4_k_m, llama.cpp's mix (f32)\n"
-		"  --seed N       the same seed makes the same file (0)\n"
+		"  --tokenizer F  a tokenizer.model to use; the vocabulary becomes its size\n"
+		"  --seed N       the same seed makes the same model (0)\n"
 		"  --threads N    0 is all processors (0)\n"
 		"  --version, --help\n",
 		mkmodel_shape_names());
@@ -38,6 +43,34 @@ static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
 		return false;
 	*ret = v;
 	return true;
+}
+
+/* *ret is malloc'ed. 0 or a negative errno. */
+static int read_whole(const char *path, char **ret, size_t *ret_len)
+{
+	FILE *f = fopen(path, "rbe");
+	char *text = NULL;
+	long size = -1;
+	int r = f ? 0 : -errno;
+
+	if (r == 0 && (fseek(f, 0, SEEK_END) < 0 || (size = ftell(f)) < 0))
+		r = -errno;
+	if (r == 0 && size > (long)HF_FILE_BYTES_MAX)
+		r = -EFBIG;
+	if (r == 0) {
+		rewind(f);
+		text = malloc((size_t)size + 1);
+		r = !text ? -ENOMEM : fread(text, 1, (size_t)size, f) != (size_t)size ? -EIO : 0;
+	}
+	if (f)
+		fclose(f);
+	if (r < 0) {
+		free(text);
+		return r;
+	}
+	*ret = text;
+	*ret_len = (size_t)size;
+	return 0;
 }
 
 static void say(void *userdata, const char *sentence)
@@ -58,7 +91,7 @@ static void show_progress(void *userdata, uint64_t done_bytes, uint64_t total_by
 		done_bytes == total_bytes ? "\n" : "");
 }
 
-static int make(const struct mkmodel_options *o, const char *path)
+static int make_file(const struct mkmodel_options *o, const char *path)
 {
 	char error[256], *part;
 	int fd, r;
@@ -90,11 +123,104 @@ static int make(const struct mkmodel_options *o, const char *path)
 	return r == -EINVAL ? EXIT_USAGE : r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* Reads a tokenizer.model into *from, and a shape of its size into *shape. */
+static int use_tokenizer(struct mkmodel_options *o, const char *path, struct mkmodel_shape *shape,
+	struct tokenizer_source *from)
+{
+	char error[256] = "";
+	const struct model_refusal why = {error, sizeof(error)};
+	char *text;
+	size_t len;
+	int r;
+
+	r = read_whole(path, &text, &len);
+	if (r < 0) {
+		fprintf(stderr, "zeph-mkmodel: %s: %s\n", path, strerror(-r));
+		return r;
+	}
+	r = tokenizer_model_read(text, len, from, &why);
+	if (r < 0) {
+		fprintf(stderr, "zeph-mkmodel: %s: %s\n", path, error);
+		tokenizer_source_done(from);
+		return r;
+	}
+	from->adds_bos = from->bos >= 0;
+	*shape = *o->shape;
+	shape->vocab = from->n;
+	shape->from = from;
+	o->shape = shape;
+	return 0;
+}
+
+static int copy_into(int directory, const char *name, const char *from)
+{
+	char *text;
+	size_t len;
+	int fd, r;
+
+	r = read_whole(from, &text, &len);
+	if (r < 0)
+		return r;
+	fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	r = fd < 0 ? -errno : write(fd, text, len) == (ssize_t)len ? 0 : -EIO;
+	if (fd >= 0)
+		close(fd);
+	free(text);
+	return r;
+}
+
+/* What a failure leaves behind. */
+static void remove_directory(const char *path)
+{
+	DIR *d = opendir(path);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	rmdir(path);
+}
+
+static int make_directory(const struct mkmodel_options *o, const char *path, const char *tokenizer)
+{
+	char error[256] = "", *part;
+	int fd = -1, r;
+
+	if (asprintf(&part, "%s.part", path) < 0) {
+		fprintf(stderr, "zeph-mkmodel: no memory\n");
+		return EXIT_FAILURE;
+	}
+	if (mkdir(part, 0777) < 0 || (fd = open(part, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+		fprintf(stderr, "zeph-mkmodel: %s: %s\n", part, strerror(errno));
+		free(part);
+		return EXIT_FAILURE;
+	}
+	r = mkmodel_write_directory(o, fd, error, sizeof(error));
+	if (r == 0 && tokenizer) {
+		r = copy_into(fd, "tokenizer.model", tokenizer);
+		snprintf(error, sizeof(error), "tokenizer.model: %s", strerror(-r));
+	}
+	close(fd);
+	if (r == 0 && rename(part, path) < 0) {
+		r = errno == EEXIST || errno == ENOTEMPTY ? -EEXIST : -errno;
+		snprintf(error, sizeof(error), "%s", strerror(-r));
+	}
+	if (r < 0) {
+		remove_directory(part);
+		fprintf(stderr, "zeph-mkmodel: %s: %s\n", path, error);
+	}
+	free(part);
+	return r == -EINVAL ? EXIT_USAGE : r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"shape", required_argument, NULL, 's'},
 		{"type", required_argument, NULL, 't'},
+		{"tokenizer", required_argument, NULL, 'k'},
 		{"seed", required_argument, NULL, 'S'},
 		{"threads", required_argument, NULL, 'T'},
 		{"version", no_argument, NULL, 'V'},
@@ -104,9 +230,11 @@ int main(int argc, char **argv)
 	unsigned shown = 101;
 	struct mkmodel_options o = {
 		.shape = mkmodel_shape("tiny"), .type = "f32", .note = say, .userdata = &shown};
-	const char *path, *end;
+	const char *path, *end, *tokenizer = NULL;
+	struct tokenizer_source from = {0};
+	struct mkmodel_shape shape;
 	uint64_t v;
-	int c;
+	int c, r;
 
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		switch (c) {
@@ -120,6 +248,7 @@ int main(int argc, char **argv)
 			}
 			break;
 		case 't': o.type = optarg; break;
+		case 'k': tokenizer = optarg; break;
 		case 'S':
 			if (!parse_number(optarg, UINT64_MAX, &o.seed)) {
 				fprintf(stderr,
@@ -147,16 +276,16 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return EXIT_USAGE;
 	}
+	if (tokenizer && use_tokenizer(&o, tokenizer, &shape, &from) < 0)
+		return EXIT_USAGE;
 	path = argv[optind];
 	end = strrchr(path, '.');
-	if (!end || strcmp(end, ".gguf") != 0) {
-		fprintf(stderr,
-			"zeph-mkmodel: %s: a name that ends in .gguf expected; Hugging Face "
-			"directories cannot be made yet\n",
-			path);
-		return EXIT_USAGE;
-	}
 	if (isatty(STDERR_FILENO))
 		o.progress = show_progress;
-	return make(&o, path);
+	if (end && strcmp(end, ".gguf") == 0)
+		r = make_file(&o, path);
+	else
+		r = make_directory(&o, path, tokenizer);
+	tokenizer_source_done(&from);
+	return r;
 }

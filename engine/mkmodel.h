@@ -1,4 +1,5 @@
-/* Models of random weights: real files in every respect but the answers.
+/* Models of random weights: real files in every respect but the answers, as a GGUF or as a Hugging
+ * Face directory; both of one shape, seed and unquantised type are the same model.
  *
  * A file depends on shape, type and seed alone: not on the threads that made it. */
 #pragma once
@@ -8,6 +9,7 @@
 #include <stdint.h>
 
 #include "engine/gguf_write.h"
+#include "engine/tokenizer_source.h"
 #include "kernels/dtype.h"
 
 enum mkmodel_tokenizer { MKMODEL_BYTE_BPE, MKMODEL_SENTENCEPIECE };
@@ -19,7 +21,8 @@ struct mkmodel_shape {
 	float rope_theta;
 	bool tied;
 	enum mkmodel_tokenizer tokenizer;
-	const char *template_name; /* a built-in's */
+	const char *template_name;           /* a built-in's */
+	const struct tokenizer_source *from; /* a real tokenizer instead; NULL: a synthetic one */
 };
 
 /* The shape of that name, or NULL. mkmodel_shape_names() is for messages. */
@@ -42,7 +45,16 @@ struct mkmodel_options {
  * sentence. */
 int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t error_size);
 
-/* tokenizer.* of a synthetic vocabulary of exactly shape->vocab tokens, and a chat template.
+/* Writes config.json, safetensors of at most 2 GB, the tokenizer and the small files into a
+ * directory. As mkmodel_write(); -EINVAL for types other than f32, f16 and bf16. A real tokenizer's
+ * file is the caller's to copy. */
+int mkmodel_write_directory(
+	const struct mkmodel_options *o, int directory, char *error, size_t error_size);
+
+/* A synthetic vocabulary of exactly shape->vocab tokens. 0 or -ENOMEM. */
+int mkmodel_vocabulary(const struct mkmodel_shape *shape, struct tokenizer_source *ret);
+
+/* tokenizer.* of shape->from or of a synthetic vocabulary, and a chat template.
  * 0 or a negative errno. */
 int mkmodel_write_vocabulary(struct gguf_writer *w, const struct mkmodel_shape *shape);
 
@@ -53,8 +65,13 @@ struct mkmodel_tensor {
 	float mean, spread;
 	uint64_t offset; /* in the data section */
 	size_t row_bytes;
+	uint32_t halves; /* elements of a head whose rows stand in halves, not in pairs; or 0 */
+	int fd;          /* of mkmodel_fill_files() */
 };
 
 /* Draws, quantises and writes all tensors. 0 or a negative errno. */
 int mkmodel_fill(const struct gguf_writer *w, const struct mkmodel_tensor *tensors, size_t n,
 	const struct mkmodel_options *o);
+/* The same into the tensors' files, offsets counted from their beginnings. */
+int mkmodel_fill_files(
+	const struct mkmodel_tensor *tensors, size_t n, const struct mkmodel_options *o);

@@ -14,7 +14,7 @@
 #define THREADS_MAX    256
 
 struct fill {
-	const struct gguf_writer *writer;
+	const struct gguf_writer *writer;     /* or NULL: the tensors' files */
 	const struct mkmodel_tensor *tensors; /* [n] */
 	size_t n;
 	const struct mkmodel_options *options;
@@ -73,6 +73,30 @@ static void draw_row(
 	}
 }
 
+/* The row as a GGUF has it, where neighbours are a pair: the same model in both layouts. */
+static uint32_t drawn_row(const struct mkmodel_tensor *t, uint32_t row)
+{
+	const uint32_t d = t->halves, in_head = d ? row % d : 0;
+
+	if (d == 0)
+		return row;
+	return row - in_head + in_head % (d / 2) * 2 + in_head / (d / 2);
+}
+
+static int write_file(int fd, uint64_t offset, const unsigned char *bytes, size_t n)
+{
+	ssize_t r;
+
+	for (; n > 0; bytes += r, n -= (size_t)r, offset += (uint64_t)r) {
+		r = pwrite(fd, bytes, n, (off_t)offset);
+		if (r < 0 && errno == EINTR)
+			r = 0;
+		else if (r < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static int fill_chunk(
 	const struct fill *f, const struct chunk *c, float *values, unsigned char *bytes)
 {
@@ -80,11 +104,13 @@ static int fill_chunk(
 	uint32_t i;
 
 	for (i = 0; i < c->n_rows; i++) {
-		draw_row(t, f->options->seed, c->tensor, c->row + i, values);
+		draw_row(t, f->options->seed, c->tensor, drawn_row(t, c->row + i), values);
 		quantize_row(t->dtype, values, NULL, bytes + i * t->row_bytes, t->cols);
 	}
-	return gguf_writer_data(f->writer, t->offset + c->row * (uint64_t)t->row_bytes, bytes,
-		c->n_rows * t->row_bytes);
+	const uint64_t offset = t->offset + c->row * (uint64_t)t->row_bytes;
+
+	return f->writer ? gguf_writer_data(f->writer, offset, bytes, c->n_rows * t->row_bytes)
+			 : write_file(t->fd, offset, bytes, c->n_rows * t->row_bytes);
 }
 
 /* Takes the next chunk, after telling of the one before. */
@@ -133,7 +159,7 @@ static void *work(void *argument)
 	return NULL;
 }
 
-int mkmodel_fill(const struct gguf_writer *w, const struct mkmodel_tensor *tensors, size_t n,
+static int fill(const struct gguf_writer *w, const struct mkmodel_tensor *tensors, size_t n,
 	const struct mkmodel_options *o)
 {
 	struct fill f = {.writer = w, .tensors = tensors, .n = n, .options = o};
@@ -159,4 +185,16 @@ int mkmodel_fill(const struct gguf_writer *w, const struct mkmodel_tensor *tenso
 		pthread_join(ids[i], NULL);
 	pthread_mutex_destroy(&f.lock);
 	return f.failure;
+}
+
+int mkmodel_fill(const struct gguf_writer *w, const struct mkmodel_tensor *tensors, size_t n,
+	const struct mkmodel_options *o)
+{
+	return fill(w, tensors, n, o);
+}
+
+int mkmodel_fill_files(
+	const struct mkmodel_tensor *tensors, size_t n, const struct mkmodel_options *o)
+{
+	return fill(NULL, tensors, n, o);
 }

@@ -15,36 +15,40 @@ static const char letters[] = "etaoinshrdlucmfwypvbgkjqxz";
 #define N_LETTERS  26
 #define TEXT_BYTES 32 /* the longest token's text and a NUL; a merge fits as well */
 
-/* tokenizer.ggml.token_type */
-enum { TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 3, TOKEN_BYTE = 6 };
-
 struct vocabulary {
 	uint32_t n, n_merges, room;
-	char (*texts)[TEXT_BYTES];  /* [room] */
-	char (*merges)[TEXT_BYTES]; /* [room] "left right" */
-	int32_t *types;             /* [room] */
-	float *scores;              /* [room] */
-	struct gguf_string *view;   /* [room] scratch for the writer */
+	char (*texts)[TEXT_BYTES];     /* [room] */
+	char (*merges)[2][TEXT_BYTES]; /* [room] left, right */
+	int32_t *types;                /* [room] */
+	float *scores;                 /* [room] */
 };
 
-static void vocabulary_done(struct vocabulary *v)
+static void vocabulary_free(void *owner)
 {
+	struct vocabulary *v = owner;
+
 	free(v->texts);
 	free(v->merges);
 	free(v->types);
 	free(v->scores);
-	free(v->view);
+	free(v);
 }
 
-static int vocabulary_init(struct vocabulary *v, uint32_t room)
+static struct vocabulary *vocabulary_new(uint32_t room)
 {
-	*v = (struct vocabulary){.room = room};
+	struct vocabulary *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return NULL;
+	v->room = room;
 	v->texts = calloc(room, sizeof(*v->texts));
 	v->merges = calloc(room, sizeof(*v->merges));
 	v->types = calloc(room, sizeof(*v->types));
 	v->scores = calloc(room, sizeof(*v->scores));
-	v->view = calloc(room, sizeof(*v->view));
-	return v->texts && v->merges && v->types && v->scores && v->view ? 0 : -ENOMEM;
+	if (v->texts && v->merges && v->types && v->scores)
+		return v;
+	vocabulary_free(v);
+	return NULL;
 }
 
 static void add(struct vocabulary *v, const char *text, int32_t type, float score)
@@ -65,7 +69,8 @@ static void join(struct vocabulary *v, uint32_t limit, const char *left, const c
 	if (v->n >= limit)
 		return;
 	snprintf(text, sizeof(text), "%s%s", left, right);
-	snprintf(v->merges[v->n_merges], TEXT_BYTES, "%s %s", left, right);
+	snprintf(v->merges[v->n_merges][0], TEXT_BYTES, "%s", left);
+	snprintf(v->merges[v->n_merges][1], TEXT_BYTES, "%s", right);
 	add(v, text, TOKEN_NORMAL, -(float)v->n_merges);
 	v->n_merges++;
 }
@@ -124,21 +129,7 @@ static void byte_text(unsigned byte, char text[4])
 		snprintf(text, 4, "%c%c", (char)(0xc0 | code >> 6), (char)(0x80 | (code & 0x3f)));
 }
 
-static const struct gguf_string *view(struct vocabulary *v, char (*texts)[TEXT_BYTES], uint32_t n)
-{
-	uint32_t i;
-
-	for (i = 0; i < n; i++)
-		v->view[i] = (struct gguf_string){texts[i], strlen(texts[i])};
-	return v->view;
-}
-
-static void write_string(struct gguf_writer *w, const char *key, const char *text)
-{
-	gguf_write_string(w, key, text, strlen(text));
-}
-
-static void write_byte_bpe(struct gguf_writer *w, struct vocabulary *v)
+static void fill_byte_level(struct vocabulary *v)
 {
 	char text[4], space[4];
 	unsigned byte;
@@ -152,21 +143,9 @@ static void write_byte_bpe(struct gguf_writer *w, struct vocabulary *v)
 	}
 	byte_text(' ', space);
 	add_words(v, v->room, space);
-	write_string(w, "tokenizer.ggml.model", "gpt2");
-	write_string(w, "tokenizer.ggml.pre", "smollm");
-	gguf_write_strings(w, "tokenizer.ggml.tokens", view(v, v->texts, v->n), v->n);
-	gguf_write_i32s(w, "tokenizer.ggml.token_type", v->types, v->n);
-	gguf_write_strings(
-		w, "tokenizer.ggml.merges", view(v, v->merges, v->n_merges), v->n_merges);
-	gguf_write_u32(w, "tokenizer.ggml.bos_token_id", 1);
-	gguf_write_u32(w, "tokenizer.ggml.eos_token_id", 2);
-	gguf_write_u32(w, "tokenizer.ggml.unknown_token_id", 0);
-	gguf_write_u32(w, "tokenizer.ggml.padding_token_id", 2);
-	gguf_write_bool(w, "tokenizer.ggml.add_bos_token", false);
-	gguf_write_bool(w, "tokenizer.ggml.add_space_prefix", false);
 }
 
-static void write_sentencepiece(struct gguf_writer *w, struct vocabulary *v)
+static void fill_sentencepiece(struct vocabulary *v)
 {
 	static const char space[] = "\xe2\x96\x81";     /* U+2581 */
 	const uint32_t n_singles = 1 + ('~' - '!' + 1); /* the space and visible ASCII */
@@ -188,17 +167,124 @@ static void write_sentencepiece(struct gguf_writer *w, struct vocabulary *v)
 		snprintf(text, sizeof(text), "%c", (char)byte);
 		add(v, text, TOKEN_NORMAL, score--);
 	}
-	write_string(w, "tokenizer.ggml.model", "llama");
-	write_string(w, "tokenizer.ggml.pre", "default");
-	gguf_write_strings(w, "tokenizer.ggml.tokens", view(v, v->texts, v->n), v->n);
-	gguf_write_f32s(w, "tokenizer.ggml.scores", v->scores, v->n);
-	gguf_write_i32s(w, "tokenizer.ggml.token_type", v->types, v->n);
+}
+
+static struct slice slice_of(const char *text)
+{
+	return (struct slice){text, strlen(text)};
+}
+
+int mkmodel_vocabulary(const struct mkmodel_shape *shape, struct tokenizer_source *ret)
+{
+	const bool byte_level = shape->tokenizer == MKMODEL_BYTE_BPE;
+	struct vocabulary *v = vocabulary_new(shape->vocab);
+	struct tokenizer_source s = {.byte_level = byte_level,
+		.owner = v,
+		.release = vocabulary_free,
+		.ranked = byte_level,
+		.space_prefix = byte_level ? SPACE_NEVER : SPACE_ALWAYS,
+		.bos = 1,
+		.eos = 2,
+		.adds_bos = !byte_level};
+	uint32_t i;
+
+	if (!v)
+		return -ENOMEM;
+	if (byte_level)
+		fill_byte_level(v);
+	else
+		fill_sentencepiece(v);
+	s.tokens = calloc(v->n, sizeof(*s.tokens));
+	s.merges = calloc(v->n_merges ? v->n_merges : 1, sizeof(*s.merges));
+	if (!s.tokens || !s.merges) {
+		tokenizer_source_done(&s);
+		return -ENOMEM;
+	}
+	for (i = 0; i < v->n; i++)
+		s.tokens[i] = (struct token_source){
+			slice_of(v->texts[i]), v->scores[i], (enum token_kind)v->types[i]};
+	for (i = 0; byte_level && i < v->n_merges; i++)
+		s.merges[i] = (struct merge_source){
+			slice_of(v->merges[i][0]), slice_of(v->merges[i][1])};
+	s.n = v->n;
+	s.n_merges = byte_level ? v->n_merges : 0;
+	*ret = s;
+	return 0;
+}
+
+/* ---- as a GGUF's keys ---- */
+
+static void write_string(struct gguf_writer *w, const char *key, const char *text)
+{
+	gguf_write_string(w, key, text, strlen(text));
+}
+
+static int write_tokens(struct gguf_writer *w, const struct tokenizer_source *s)
+{
+	struct slice *texts = calloc(s->n, sizeof(*texts));
+	int32_t *types = calloc(s->n, sizeof(*types));
+	float *scores = calloc(s->n, sizeof(*scores));
+	int r = texts && types && scores ? 0 : -ENOMEM;
+	uint32_t i;
+
+	for (i = 0; i < s->n && r == 0; i++) {
+		texts[i] = s->tokens[i].text;
+		types[i] = (int32_t)s->tokens[i].kind;
+		scores[i] = s->tokens[i].score;
+	}
+	if (r == 0) {
+		gguf_write_strings(w, "tokenizer.ggml.tokens", texts, s->n);
+		if (!s->byte_level)
+			gguf_write_f32s(w, "tokenizer.ggml.scores", scores, s->n);
+		gguf_write_i32s(w, "tokenizer.ggml.token_type", types, s->n);
+	}
+	free(texts);
+	free(types);
+	free(scores);
+	return r;
+}
+
+static int write_merges(struct gguf_writer *w, const struct tokenizer_source *s)
+{
+	struct slice *lines = calloc(s->n_merges ? s->n_merges : 1, sizeof(*lines));
+	char *text = calloc(s->n_merges ? s->n_merges : 1, 2 * TEXT_BYTES);
+	size_t i;
+
+	for (i = 0; lines && text && i < s->n_merges; i++) {
+		const struct merge_source *m = &s->merges[i];
+		char *line = text + i * 2 * TEXT_BYTES;
+		int len = snprintf(line, 2 * TEXT_BYTES, "%.*s %.*s", (int)m->left.len,
+			m->left.text, (int)m->right.len, m->right.text);
+
+		lines[i] = (struct slice){line, (size_t)len};
+	}
+	if (lines && text)
+		gguf_write_strings(w, "tokenizer.ggml.merges", lines, s->n_merges);
+	i = lines && text;
+	free(lines);
+	free(text);
+	return i ? 0 : -ENOMEM;
+}
+
+static int write_tokenizer(struct gguf_writer *w, const struct tokenizer_source *s)
+{
+	int r;
+
+	write_string(w, "tokenizer.ggml.model", s->byte_level ? "gpt2" : "llama");
+	write_string(w, "tokenizer.ggml.pre", s->byte_level ? "smollm" : "default");
+	r = write_tokens(w, s);
+	if (r == 0 && s->byte_level)
+		r = write_merges(w, s);
 	gguf_write_u32(w, "tokenizer.ggml.bos_token_id", 1);
 	gguf_write_u32(w, "tokenizer.ggml.eos_token_id", 2);
 	gguf_write_u32(w, "tokenizer.ggml.unknown_token_id", 0);
 	gguf_write_u32(w, "tokenizer.ggml.padding_token_id", 2);
-	gguf_write_bool(w, "tokenizer.ggml.add_bos_token", true);
-	gguf_write_bool(w, "tokenizer.ggml.add_eos_token", false);
+	gguf_write_bool(w, "tokenizer.ggml.add_bos_token", s->adds_bos);
+	if (s->byte_level)
+		gguf_write_bool(w, "tokenizer.ggml.add_space_prefix", false);
+	else
+		gguf_write_bool(w, "tokenizer.ggml.add_eos_token", false);
+	return r;
 }
 
 static int write_template(struct gguf_writer *w, const struct mkmodel_shape *shape)
@@ -220,17 +306,13 @@ static int write_template(struct gguf_writer *w, const struct mkmodel_shape *sha
 
 int mkmodel_write_vocabulary(struct gguf_writer *w, const struct mkmodel_shape *shape)
 {
-	struct vocabulary v;
-	int r;
+	struct tokenizer_source made = {0};
+	int r = shape->from ? 0 : mkmodel_vocabulary(shape, &made);
 
-	r = vocabulary_init(&v, shape->vocab);
-	if (r == 0) {
-		if (shape->tokenizer == MKMODEL_BYTE_BPE)
-			write_byte_bpe(w, &v);
-		else
-			write_sentencepiece(w, &v);
+	if (r == 0)
+		r = write_tokenizer(w, shape->from ? shape->from : &made);
+	if (r == 0)
 		r = write_template(w, shape);
-	}
-	vocabulary_done(&v);
+	tokenizer_source_done(&made);
 	return r;
 }

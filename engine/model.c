@@ -8,20 +8,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "engine/model_file.h"
+#include "engine/source.h"
 
-/* general.name, or the file's own without its folder and extension; printable. */
-static void read_name(const struct gguf *g, const char *path, char *ret, size_t size)
+/* What the files call it, or their own name without folder and extension; printable. */
+static void read_name(const struct model_source *from, const char *path, char *ret, size_t size)
 {
-	const char *slash = strrchr(path, '/');
-	struct gguf_string s;
-	size_t i;
+	size_t len = strlen(path), i;
+	struct slice s = from->name;
 
-	if (gguf_get_string(g, "general.name", &s) < 0 || s.len == 0) {
-		s.text = slash ? slash + 1 : path;
-		s.len = strlen(s.text);
-		if (s.len > 5 && strcmp(s.text + s.len - 5, ".gguf") == 0)
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	if (s.len == 0) {
+		s.text = memrchr(path, '/', len);
+		s.text = s.text && len > 1 ? s.text + 1 : path;
+		s.len = len - (size_t)(s.text - path);
+		if (s.len > 5 && memcmp(s.text + s.len - 5, ".gguf", 5) == 0)
 			s.len -= 5;
 	}
 	for (i = 0; i < s.len && i < size - 1; i++)
@@ -29,28 +32,39 @@ static void read_name(const struct gguf *g, const char *path, char *ret, size_t 
 	ret[i] = '\0';
 }
 
+/* What the administrator says about the window counts. */
+static int set_window(
+	struct model *m, const struct model_options *options, const struct model_refusal *why)
+{
+	uint32_t *window = &m->config.attention.window;
+
+	if (!options || options->sliding_window < 0)
+		return 0;
+	if (options->sliding_window > INT32_MAX)
+		return model_refuse(why, -EINVAL,
+			"model.sliding_window: 0 to %d expected, found %lld", INT32_MAX,
+			(long long)options->sliding_window);
+	m->window_note[0] = '\0';
+	if (*window != (uint32_t)options->sliding_window)
+		snprintf(m->window_note, sizeof(m->window_note),
+			"sliding window %lld by model.sliding_window (the file says %u; 0 is none)",
+			(long long)options->sliding_window, *window);
+	*window = (uint32_t)options->sliding_window;
+	return 0;
+}
+
 static int read_tokenizer(struct model *m, const struct model_refusal *why)
 {
-	struct gguf_string kind;
-	uint32_t n;
-	int r;
+	const struct tokenizer_source *from = &m->source->tokenizer;
 
-	r = gguf_get_string(m->file, "tokenizer.ggml.model", &kind);
-	if (r == -ENOENT)
+	if (from->n == 0)
 		return 0;
-	if (r == 0 && ((kind.len == 4 && memcmp(kind.text, "none", 4) == 0) ||
-			      (kind.len == 8 && memcmp(kind.text, "no_vocab", 8) == 0)))
-		return 0;
-	r = tokenizer_new(m->file, &m->tokenizer, why->text, why->size);
-	if (r < 0)
-		return r;
-	n = tokenizer_vocab(m->tokenizer);
-	if (n > m->config.vocab)
+	if (from->n > m->config.vocab)
 		return model_refuse(why, -EINVAL,
-			"key tokenizer.ggml.tokens: at most %u tokens expected, the rows of "
-			"token_embd.weight, found %u",
-			m->config.vocab, n);
-	return 0;
+			"%s: at most %u tokens expected, the rows of %s, found %u",
+			from->tokens_name, m->config.vocab, m->source->names->fixed[TENSOR_EMBED],
+			from->n);
+	return tokenizer_new(from, &m->tokenizer, why->text, why->size);
 }
 
 /* A special token's text; "" where there is none. Malloc'ed, or NULL without memory. */
@@ -70,13 +84,13 @@ static char *token_text(const struct tokenizer *t, int32_t id)
 static int read_template(struct model *m, const char *builtin, const struct model_refusal *why)
 {
 	char *bos, *eos;
-	struct gguf_string source;
+	const struct slice source = m->source->chat_template;
 	int r;
 
 	if (!m->tokenizer) {
 		if (builtin)
 			return model_refuse(why, -EINVAL,
-				"model.template \"%s\" needs a tokenizer, and the file has none",
+				"model.template \"%s\" needs a tokenizer, and the model has none",
 				builtin);
 		return 0;
 	}
@@ -90,21 +104,14 @@ static int read_template(struct model *m, const char *builtin, const struct mode
 		r = template_new_builtin(builtin, bos, eos, &m->template, why->text, why->size);
 		goto out;
 	}
-	r = gguf_get_string(m->file, "tokenizer.chat_template", &source);
-	if (r == -ENOENT) {
+	if (source.len == 0) {
+		memcpy(m->template_error, m->source->template_error, sizeof(m->template_error));
 		r = 0;
-	} else if (r < 0) {
-		snprintf(m->template_error, sizeof(m->template_error),
-			"key tokenizer.chat_template: a string expected, found another type");
-		r = 0;
-	} else {
-		r = template_new(source.text, source.len, bos, eos, &m->template, m->template_error,
-			sizeof(m->template_error));
-		if (r == -ENOMEM)
-			r = model_refuse(why, r, "no memory for the template");
-		else
-			r = 0;
+		goto out;
 	}
+	r = template_new(source.text, source.len, bos, eos, &m->template, m->template_error,
+		sizeof(m->template_error));
+	r = r == -ENOMEM ? model_refuse(why, r, "no memory for the template") : 0;
 out:
 	free(bos);
 	free(eos);
@@ -150,22 +157,16 @@ static bool ends_turn(const struct template *t, const char *marker)
 
 static int read_end_tokens(struct model *m, const struct model_refusal *why)
 {
-	static const char *const keys[] = {"tokenizer.ggml.eos_token_id",
-		"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
 	static const char *const markers[] = {"<|im_end|>", "<|eot_id|>"};
-	uint64_t v;
 	size_t i;
-	int r;
 
-	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-		r = gguf_get_u64(m->file, keys[i], &v);
-		if (r == -ENOENT)
-			continue;
-		if (r < 0 || v >= m->config.vocab)
+	for (i = 0; i < m->source->n_end_ids; i++) {
+		int32_t id = m->source->end_ids[i];
+
+		if ((uint32_t)id >= m->config.vocab)
 			return model_refuse(why, -EINVAL,
-				"key %s: a token id below %u expected, found %s", keys[i],
-				m->config.vocab, r < 0 ? "another type" : "a higher one");
-		add_end(m, (int32_t)v);
+				"end token %d: a token id below %u expected", id, m->config.vocab);
+		add_end(m, id);
 	}
 	if (!m->tokenizer)
 		return 0;
@@ -184,25 +185,61 @@ int model_open(const char *path, const struct model_options *options, struct mod
 {
 	const struct model_refusal why = {error, error_size};
 	struct model *m;
+	struct stat st;
 	int r;
 
 	m = calloc(1, sizeof(*m));
-	if (!m)
+	if (m)
+		m->source = calloc(1, sizeof(*m->source));
+	if (!m || !m->source) {
+		model_free(m);
 		return model_refuse(&why, -ENOMEM, "no memory for the model");
-	if ((r = gguf_open(path, &m->file, error, error_size)) < 0 ||
-		(r = model_config_read(m->file, options, &m->config, m->window_note,
-			 sizeof(m->window_note), &why)) < 0 ||
-		(r = model_tensors_check(m->file, &m->config, &why)) < 0 ||
-		(r = model_defaults_read(m->file, &m->defaults, &why)) < 0 ||
+	}
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		r = source_read_hf(m->source, path, &why);
+	else
+		r = source_read_gguf(m->source, path, &why);
+	m->config = m->source->config;
+	m->defaults = m->source->defaults;
+	memcpy(m->window_note, m->source->window_note, sizeof(m->window_note));
+	if (r < 0 || (r = set_window(m, options, &why)) < 0 ||
+		(r = model_tensors_check(m->source, &m->config, &why)) < 0 ||
 		(r = read_tokenizer(m, &why)) < 0 ||
 		(r = read_template(m, options ? options->template_name : NULL, &why)) < 0 ||
 		(r = read_end_tokens(m, &why)) < 0) {
 		model_free(m);
 		return r;
 	}
-	read_name(m->file, path, m->config.name, sizeof(m->config.name));
+	read_name(m->source, path, m->config.name, sizeof(m->config.name));
+	tokenizer_source_done(&m->source->tokenizer);
 	*ret = m;
 	return 0;
+}
+
+int source_add_end(struct model_source *s, int32_t id)
+{
+	uint32_t i;
+
+	for (i = 0; i < s->n_end_ids; i++)
+		if (s->end_ids[i] == id)
+			return 0;
+	if (s->n_end_ids == sizeof(s->end_ids) / sizeof(*s->end_ids))
+		return -EINVAL;
+	s->end_ids[s->n_end_ids++] = id;
+	return 0;
+}
+
+struct model_source *source_free(struct model_source *s)
+{
+	if (!s)
+		return NULL;
+	tokenizer_source_done(&s->tokenizer);
+	free(s->tensors);
+	free(s->layers);
+	if (s->close)
+		s->close(s->files);
+	free(s);
+	return NULL;
 }
 
 struct model *model_free(struct model *m)
@@ -211,7 +248,7 @@ struct model *model_free(struct model *m)
 		return NULL;
 	template_free(m->template);
 	tokenizer_free(m->tokenizer);
-	gguf_close(m->file);
+	source_free(m->source);
 	free(m);
 	return NULL;
 }

@@ -7,14 +7,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/gguf.h"
 #include "engine/limits.h"
 #include "engine/template.h"
 #include "engine/tokenizer.h"
 #include "kernels/backend.h"
 
+enum rope_kind { ROPE_UNSCALED, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
+
+/* The rotation's frequencies; names and meaning are those of transformers' rope_scaling. */
+struct rope {
+	enum rope_kind kind;
+	float theta;
+	double factor;
+	double attention_factor; /* ROPE_YARN: cosines and sines are scaled by it */
+	double low_freq_factor, high_freq_factor; /* ROPE_LLAMA3 */
+	double beta_fast, beta_slow;              /* ROPE_YARN: rotations */
+	bool truncate;                            /* ROPE_YARN: whole dimensions */
+	uint32_t original_context;                /* positions; ROPE_LLAMA3, ROPE_YARN */
+};
+
 struct model_config {
-	char architecture[32]; /* "llama" */
+	char architecture[32]; /* "llama", "mistral" */
 	char name[128];        /* general.name, or the file's */
 	uint32_t n_layers;
 	uint32_t dim;
@@ -22,7 +35,7 @@ struct model_config {
 	uint32_t vocab;
 	uint32_t context; /* positions the model was trained for */
 	float rms_eps;
-	float rope_theta;
+	struct rope rope;
 	struct attention_shape attention; /* the same for every layer */
 	bool tied;                        /* the output matrix is the embedding table */
 	enum dtype dtype;                 /* the type that most weight bytes have */
@@ -39,7 +52,7 @@ struct model_defaults {
 struct model {
 	struct model_config config;
 	struct model_defaults defaults;
-	struct gguf *file;
+	struct model_source *source; /* the files, open (source.h) */
 	struct tokenizer *tokenizer; /* NULL: only token ids are served */
 	struct template *template;   /* NULL: no chat */
 	char template_error[256];    /* why there is no template, where the file has one */
@@ -53,24 +66,26 @@ struct model_options {
 	int64_t sliding_window;    /* -1: the file's own */
 };
 
-/* Opens and checks everything but the weight values. A negative errno and a sentence on failure. */
+/* A GGUF file or a Hugging Face directory. Opens and checks everything but the weight values. A
+ * negative errno and a sentence on failure. */
 int model_open(const char *path, const struct model_options *options, struct model **ret,
 	char *error, size_t error_size);
 struct model *model_free(struct model *m); /* accepts NULL, returns NULL */
 bool model_ends(const struct model *m, int32_t token);
 
 struct layer_weights {
-	struct backend *backend;          /* where this layer runs; not owned */
-	uint32_t kv_layer;                /* its index among that backend's layers */
-	const struct weight *rope;        /* this backend's copy of the table; not owned */
-	struct weight *attn_norm;         /* [dim] */
-	struct weight *wq;                /* [n_heads * head_dim, dim] */
-	struct weight *wk, *wv;           /* [n_kv_heads * head_dim, dim] */
-	struct weight *wo;                /* [dim, n_heads * head_dim] */
-	struct weight *bq, *bk, *bv, *bo; /* or NULL */
-	struct weight *ffn_norm;          /* [dim] */
-	struct weight *gate, *up;         /* [ffn_dim, dim] */
-	struct weight *down;              /* [dim, ffn_dim] */
+	struct backend *backend;            /* where this layer runs; not owned */
+	uint32_t kv_layer;                  /* its index among that backend's layers */
+	const struct weight *rope;          /* this backend's copy of the table; not owned */
+	struct weight *attn_norm;           /* [dim] */
+	struct weight *wq;                  /* [n_heads * head_dim, dim] */
+	struct weight *wk, *wv;             /* [n_kv_heads * head_dim, dim] */
+	struct weight *wo;                  /* [dim, n_heads * head_dim] */
+	struct weight *bq, *bk, *bv, *bo;   /* or NULL */
+	struct weight *ffn_norm;            /* [dim] */
+	struct weight *gate, *up;           /* [ffn_dim, dim] */
+	struct weight *down;                /* [dim, ffn_dim] */
+	struct weight *bgate, *bup, *bdown; /* or NULL */
 };
 
 struct weights {
@@ -102,9 +117,14 @@ struct weights *weights_free(struct weights *w); /* accepts NULL, returns NULL *
 /* Bytes resident on that one of its backends. */
 uint64_t weights_bytes_on(const struct weights *w, const struct backend *b);
 
-/* cos and sin as transformers computes them: angle = f32(position) * f32(1 / theta^(2 i /
- * rope_dim)). table [positions, rope_dim]: cosines, then sines. */
-void rope_table(float *table, uint32_t positions, uint32_t rope_dim, float theta);
+/* cos and sin as transformers computes them: angle = f32(position) * f32(frequency). divisors
+ * [rope_dim / 2] (or NULL) divide the frequencies. table [positions, rope_dim]: cosines, then
+ * sines. */
+void rope_table(float *table, uint32_t positions, uint32_t rope_dim, const struct rope *rope,
+	const float *divisors);
+
+/* YaRN's attention factor, 1 + 0.1 mscale ln factor; 1 up to a factor of 1. */
+double rope_yarn_attention(double factor, double mscale);
 
 /* The content hash: SHA-256 over the sorted (name, type, shape, SHA-256 of the bytes) of all
  * tensors and over the metadata, computed by `threads` threads. Hex, terminated. *stop (or NULL)

@@ -1,10 +1,12 @@
-/* The tensors that a configuration needs: each demanded with its exact shape, no other accepted. */
+/* The tensors that a configuration needs, whatever their format calls them: each demanded with its
+ * exact shape, no other accepted. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "engine/model_file.h"
+#include "engine/source.h"
 
 int model_refuse(const struct model_refusal *why, int r, const char *format, ...)
 {
@@ -23,37 +25,34 @@ int model_refuse(const struct model_refusal *why, int r, const char *format, ...
 	return r;
 }
 
-static const struct {
-	const char *name;
-	bool required;
-} layer_names[LAYER_TENSORS] = {
-	[LAYER_ATTN_NORM] = {"attn_norm.weight", true},
-	[LAYER_Q] = {"attn_q.weight", true},
-	[LAYER_K] = {"attn_k.weight", true},
-	[LAYER_V] = {"attn_v.weight", true},
-	[LAYER_O] = {"attn_output.weight", true},
-	[LAYER_BQ] = {"attn_q.bias", false},
-	[LAYER_BK] = {"attn_k.bias", false},
-	[LAYER_BV] = {"attn_v.bias", false},
-	[LAYER_BO] = {"attn_output.bias", false},
-	[LAYER_FFN_NORM] = {"ffn_norm.weight", true},
-	[LAYER_GATE] = {"ffn_gate.weight", true},
-	[LAYER_UP] = {"ffn_up.weight", true},
-	[LAYER_DOWN] = {"ffn_down.weight", true},
-};
+#define NAME_BYTES 128
 
-static void layer_name(char name[64], uint32_t layer, enum layer_tensor which)
+static void layer_name(const struct model_source *s, char name[NAME_BYTES], uint32_t layer,
+	enum layer_tensor which)
 {
-	snprintf(name, 64, "blk.%u.%s", layer, layer_names[which].name);
+	snprintf(
+		name, NAME_BYTES, "%s%u.%s", s->names->layer_prefix, layer, s->names->layer[which]);
 }
 
-const struct gguf_tensor *model_layer_tensor(
-	const struct gguf *g, uint32_t layer, enum layer_tensor which)
+static enum {
+	REFUSED,
+	OPTIONAL,
+	REQUIRED
+} presence(const struct model_source *s, enum layer_tensor which)
 {
-	char name[64];
+	bool stated;
 
-	layer_name(name, layer, which);
-	return gguf_tensor(g, name);
+	switch (which) {
+	case LAYER_BQ:
+	case LAYER_BK:
+	case LAYER_BV:
+	case LAYER_BO: stated = s->attention_bias; break;
+	case LAYER_BGATE:
+	case LAYER_BUP:
+	case LAYER_BDOWN: stated = s->mlp_bias; break;
+	default: return REQUIRED;
+	}
+	return s->biases == BIASES_OPTIONAL ? OPTIONAL : stated ? REQUIRED : REFUSED;
 }
 
 /* rows x cols elements; a vector has one row. */
@@ -75,17 +74,20 @@ static void layer_shape(const struct model_config *c, enum layer_tensor which, u
 	case LAYER_GATE:
 	case LAYER_UP: rows = c->ffn_dim; break;
 	case LAYER_DOWN: rows = c->dim, cols = c->ffn_dim; break;
+	case LAYER_BGATE:
+	case LAYER_BUP: cols = c->ffn_dim; break;
 	case LAYER_ATTN_NORM:
 	case LAYER_FFN_NORM:
 	case LAYER_BO:
+	case LAYER_BDOWN:
 	case LAYER_TENSORS: break;
 	}
 	*ret_rows = rows;
 	*ret_cols = cols;
 }
 
-/* "[576, 1536] f32", innermost first as the file has it. */
-static void describe(const struct gguf_tensor *t, char text[128])
+/* "[576, 1536]", innermost first. */
+static void describe(const struct source_tensor *t, char text[128])
 {
 	int n = 0;
 	uint32_t d;
@@ -93,14 +95,13 @@ static void describe(const struct gguf_tensor *t, char text[128])
 	for (d = 0; d < t->n_dims; d++)
 		n += snprintf(text + n, 128 - (size_t)n, "%s%llu", d ? ", " : "[",
 			(unsigned long long)t->dims[d]);
-	snprintf(text + n, 128 - (size_t)n, "]");
+	snprintf(text + n, 128 - (size_t)n, "%s]", t->n_dims ? "" : "[");
 }
 
-/* Found tensors are counted, so that what remains is what nothing would read. */
-static int demand(const struct gguf *g, const char *name, bool required, uint32_t rows,
-	uint32_t cols, size_t *found, const struct model_refusal *why)
+/* t may be NULL. */
+static int demand(const struct source_tensor *t, const char *name, bool required, uint32_t rows,
+	uint32_t cols, const struct model_refusal *why)
 {
-	const struct gguf_tensor *t = gguf_tensor(g, name);
 	char expected[48], shape[128];
 	bool vector = rows == 1;
 
@@ -119,37 +120,70 @@ static int demand(const struct gguf *g, const char *name, bool required, uint32_
 		return model_refuse(why, -ENOTSUP,
 			"tensor %s: type f32, f16 or bf16 expected, found %s", name,
 			dtype_info(t->dtype)->name);
-	(*found)++;
 	return 0;
 }
 
-static bool expected_name(const struct model_config *c, struct gguf_string name)
+/* The place that a name stands for, or NULL. */
+static const struct source_tensor **find_place(
+	struct model_source *s, const struct model_config *c, struct slice name)
 {
-	static const char *const fixed[] = {
-		"token_embd.weight", "output_norm.weight", "output.weight"};
-	char text[64];
-	unsigned layer;
-	int consumed = 0;
+	const size_t prefix = strlen(s->names->layer_prefix);
+	uint32_t layer = 0;
+	size_t i, at;
+
+	for (i = 0; i < MODEL_TENSORS; i++)
+		if (s->names->fixed[i] && strlen(s->names->fixed[i]) == name.len &&
+			memcmp(s->names->fixed[i], name.text, name.len) == 0)
+			return &s->fixed[i];
+	if (name.len <= prefix || memcmp(name.text, s->names->layer_prefix, prefix) != 0)
+		return NULL;
+	for (at = prefix; at < name.len && name.text[at] >= '0' && name.text[at] <= '9'; at++) {
+		if (at > prefix && layer == 0)
+			return NULL; /* 00 is not 0 */
+		layer = layer * 10 + (uint32_t)(name.text[at] - '0');
+		if (layer >= c->n_layers)
+			return NULL;
+	}
+	if (at == prefix || at == name.len || name.text[at] != '.')
+		return NULL;
+	at++;
+	for (i = 0; i < LAYER_TENSORS; i++)
+		if (strlen(s->names->layer[i]) == name.len - at &&
+			memcmp(s->names->layer[i], name.text + at, name.len - at) == 0)
+			return presence(s, (enum layer_tensor)i) == REFUSED
+				       ? NULL
+				       : &s->layers[(size_t)layer * LAYER_TENSORS + i];
+	return NULL;
+}
+
+/* Puts every tensor to its place. */
+static int sort(
+	struct model_source *s, const struct model_config *c, const struct model_refusal *why)
+{
 	size_t i;
 
-	if (name.len >= sizeof(text))
-		return false;
-	memcpy(text, name.text, name.len);
-	text[name.len] = '\0';
-	for (i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
-		if (strcmp(text, fixed[i]) == 0)
-			return true;
-	if (sscanf(text, "blk.%5u.%n", &layer, &consumed) != 1 || consumed == 0 ||
-		layer >= c->n_layers)
-		return false;
-	for (i = 0; i < LAYER_TENSORS; i++)
-		if (strcmp(text + consumed, layer_names[i].name) == 0)
-			return true;
-	return false;
+	s->layers = calloc((size_t)c->n_layers * LAYER_TENSORS, sizeof(*s->layers));
+	if (!s->layers)
+		return model_refuse(why, -ENOMEM, "no memory for %u layers", c->n_layers);
+	for (i = 0; i < s->n_tensors; i++) {
+		const struct source_tensor *t = &s->tensors[i];
+		const struct source_tensor **place = find_place(s, c, t->name);
+
+		if (!place)
+			return model_refuse(why, -ENOTSUP,
+				"tensor %.*s: zeph has no use for it, and ignoring it could change every "
+				"answer",
+				(int)(t->name.len < 100 ? t->name.len : 100), t->name.text);
+		if (*place)
+			return model_refuse(why, -EINVAL, "tensor %.*s: found twice",
+				(int)(t->name.len < 100 ? t->name.len : 100), t->name.text);
+		*place = t;
+	}
+	return 0;
 }
 
 /* Sums over all tensors, and the type that most bytes have. */
-static void measure(const struct gguf *g, struct model_config *c)
+static void measure(const struct model_source *s, struct model_config *c)
 {
 	uint64_t bytes[DTYPE_COUNT] = {0};
 	size_t i;
@@ -157,8 +191,8 @@ static void measure(const struct gguf *g, struct model_config *c)
 
 	c->parameters = 0;
 	c->tensor_bytes = 0;
-	for (i = 0; i < gguf_n_tensors(g); i++) {
-		const struct gguf_tensor *t = gguf_tensor_at(g, i);
+	for (i = 0; i < s->n_tensors; i++) {
+		const struct source_tensor *t = &s->tensors[i];
 
 		c->parameters += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
 		c->tensor_bytes += t->bytes;
@@ -171,59 +205,59 @@ static void measure(const struct gguf *g, struct model_config *c)
 }
 
 int model_tensors_check(
-	const struct gguf *g, struct model_config *c, const struct model_refusal *why)
+	struct model_source *s, struct model_config *c, const struct model_refusal *why)
 {
-	const struct gguf_tensor *embed = gguf_tensor(g, "token_embd.weight");
-	uint32_t rows, cols, layer, stated;
-	uint64_t v;
-	size_t found = 0, i;
-	char name[64];
+	const char *const embed_name = s->names->fixed[TENSOR_EMBED];
+	const struct source_tensor *embed;
+	uint32_t rows, cols, layer;
+	char name[NAME_BYTES];
+	size_t i;
 	int r;
 
+	r = sort(s, c, why);
+	if (r < 0)
+		return r;
+	embed = s->fixed[TENSOR_EMBED];
 	if (!embed)
 		return model_refuse(why, -EINVAL,
-			"tensor token_embd.weight: shape [%u, vocabulary] expected, found no such tensor",
-			c->dim);
+			"tensor %s: shape [%u, vocabulary] expected, found no such tensor",
+			embed_name, c->dim);
 	if (embed->dims[1] < 2 || embed->dims[1] > MODEL_VOCAB_MAX)
-		return model_refuse(why, -EINVAL,
-			"tensor token_embd.weight: 2 to %d rows expected, found %llu",
-			MODEL_VOCAB_MAX, (unsigned long long)embed->dims[1]);
+		return model_refuse(why, -EINVAL, "tensor %s: 2 to %d rows expected, found %llu",
+			embed_name, MODEL_VOCAB_MAX, (unsigned long long)embed->dims[1]);
 	c->vocab = (uint32_t)embed->dims[1];
-	stated = c->vocab;
-	r = gguf_get_u64(g, "llama.vocab_size", &v);
-	if (r == -EINVAL || (r == 0 && v != stated))
+	if (s->stated_vocab && s->stated_vocab != c->vocab)
 		return model_refuse(why, -EINVAL,
-			"key llama.vocab_size: %u expected, the rows of token_embd.weight, found %s",
-			stated, r == 0 ? "another number" : "another type");
+			"key %s: %u expected, the rows of %s, found another number", s->vocab_name,
+			c->vocab, embed_name);
+	c->tied = s->ties == TIED || (s->ties == TIES_BY_ABSENCE && !s->fixed[TENSOR_OUTPUT]);
 
-	r = demand(g, "token_embd.weight", true, c->vocab, c->dim, &found, why);
-	if (r < 0)
-		return r;
-	r = demand(g, "output_norm.weight", true, 1, c->dim, &found, why);
-	if (r < 0)
-		return r;
-	r = demand(g, "output.weight", false, c->vocab, c->dim, &found, why);
-	if (r < 0)
-		return r;
-	c->tied = !gguf_tensor(g, "output.weight");
+	const struct {
+		enum model_tensor which;
+		bool required;
+		uint32_t rows, cols;
+	} fixed[] = {
+		{TENSOR_EMBED, true, c->vocab, c->dim},
+		{TENSOR_OUTPUT_NORM, true, 1, c->dim},
+		{TENSOR_OUTPUT, !c->tied, c->vocab, c->dim},
+		{TENSOR_ROPE, false, 1, c->attention.rope_dim / 2},
+	};
+
+	for (i = 0; i < sizeof(fixed) / sizeof(*fixed); i++) {
+		r = demand(s->fixed[fixed[i].which], s->names->fixed[fixed[i].which],
+			fixed[i].required, fixed[i].rows, fixed[i].cols, why);
+		if (r < 0)
+			return r;
+	}
 	for (layer = 0; layer < c->n_layers; layer++)
 		for (i = 0; i < LAYER_TENSORS; i++) {
-			layer_name(name, layer, (enum layer_tensor)i);
+			layer_name(s, name, layer, (enum layer_tensor)i);
 			layer_shape(c, (enum layer_tensor)i, &rows, &cols);
-			r = demand(g, name, layer_names[i].required, rows, cols, &found, why);
+			r = demand(source_layer_tensor(s, layer, (enum layer_tensor)i), name,
+				presence(s, (enum layer_tensor)i) == REQUIRED, rows, cols, why);
 			if (r < 0)
 				return r;
 		}
-
-	for (i = 0; found < gguf_n_tensors(g) && i < gguf_n_tensors(g); i++) {
-		struct gguf_string s = gguf_tensor_at(g, i)->name;
-
-		if (!expected_name(c, s))
-			return model_refuse(why, -ENOTSUP,
-				"tensor %.*s: zeph has no use for it, and ignoring it could change every "
-				"answer",
-				(int)(s.len < 100 ? s.len : 100), s.text);
-	}
-	measure(g, c);
+	measure(s, c);
 	return 0;
 }

@@ -55,7 +55,7 @@ struct pretokenizer {
 	pcre2_code *code;
 };
 
-const struct pretokenizer_kind *pretokenizer_kind(struct gguf_string name)
+const struct pretokenizer_kind *pretokenizer_kind(struct slice name)
 {
 	size_t i;
 
@@ -63,6 +63,32 @@ const struct pretokenizer_kind *pretokenizer_kind(struct gguf_string name)
 		if (strlen(kinds[i].name) == name.len &&
 			memcmp(kinds[i].name, name.text, name.len) == 0)
 			return &kinds[i];
+	return NULL;
+}
+
+const struct pretokenizer_kind *pretokenizer_of_regex(const char *regex)
+{
+	static const struct {
+		const char *regex, *kind;
+	} known[] = {
+		{"'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+			"gpt-2"},
+		{"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+		 "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+			"llama-bpe"},
+		{"[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*"
+		 "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+		 "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+"
+		 "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+		 "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+			"tekken"},
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (strcmp(known[i].regex, regex) == 0)
+			return pretokenizer_kind(
+				(struct slice){known[i].kind, strlen(known[i].kind)});
 	return NULL;
 }
 

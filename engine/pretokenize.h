@@ -4,7 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "engine/gguf.h"
+#include "engine/slice.h"
 
 struct pretokenizer;
 
@@ -16,7 +16,10 @@ struct pretokenizer_kind {
 	bool adds_bos;       /* where the file does not say */
 };
 /* Or NULL: not implemented. */
-const struct pretokenizer_kind *pretokenizer_kind(struct gguf_string name);
+const struct pretokenizer_kind *pretokenizer_kind(struct slice name);
+
+/* The kind whose pattern a tokenizer.json writes so, or NULL. */
+const struct pretokenizer_kind *pretokenizer_of_regex(const char *regex);
 
 int pretokenizer_new(const struct pretokenizer_kind *kind, struct pretokenizer **ret, char *error,
 	size_t error_size);

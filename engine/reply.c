@@ -44,7 +44,7 @@ static int reserve(void **array, size_t *size, size_t n, size_t element)
 /* Takes one token in: its id, its bytes, its logprob. */
 static int hold(struct reply *r, uint64_t job, int32_t token, const struct sample_result *result)
 {
-	struct gguf_string piece = {NULL, 0};
+	struct slice piece = {NULL, 0};
 	size_t size;
 	int k;
 

@@ -1,7 +1,8 @@
 /* SentencePiece's BPE, as sentencepiece runs it: spaces become U+2581, one goes in front, the
  * characters of the text are the first symbols, and the pair whose piece has the highest score
- * merges first; what is no piece in the end is spelled in byte tokens. The spm borrows the
- * vocabulary; it is immutable. */
+ * merges first; what is no piece in the end is spelled in byte tokens. Where the files give pairs
+ * ranks instead (tokenizer.json), the pair of the lowest rank merges first, as in `tokenizers`.
+ * The spm borrows the vocabulary; it is immutable. */
 #include "engine/spm.h"
 
 #include <errno.h>
@@ -9,58 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/rules.h"
 #include "engine/utf8.h"
 
 #define fail(code, ...) (snprintf(error, error_size, __VA_ARGS__), (code))
 
 struct spm {
 	const struct vocabulary *v;
-	uint32_t *priorities; /* [v->n], 0 for the highest score */
-	bool adds_space;
+	uint32_t *priorities;     /* [v->n], 0 for the highest score; NULL where pairs have ranks */
+	struct merge_rules rules; /* where they have */
+	enum space_prefix space;
+	bool space_once;   /* no second one before a space */
+	bool cuts_defined; /* what follows a user-defined token may get a space in front */
 	bool has_bytes;    /* each of the 256 byte tokens exists */
 	bool splits_words; /* no piece has a space behind something else: words merge alone */
 };
-
-static int spm_flag(const struct gguf *g, const char *key, bool standard, bool *ret, char *error,
-	size_t error_size)
-{
-	int r = gguf_get_bool(g, key, ret);
-
-	if (r == -ENOENT)
-		*ret = standard;
-	else if (r < 0)
-		return fail(-EINVAL, "%s: not a boolean", key);
-	return 0;
-}
-
-/* Flags of the normaliser that would change the text: none but the standard is implemented. */
-static int spm_check_normalizer(const struct gguf *g, char *error, size_t error_size)
-{
-	static const struct {
-		const char *key;
-		bool wanted;
-	} flags[] = {
-		{"tokenizer.ggml.remove_extra_whitespaces", false},
-		{"tokenizer.ggml.escape_whitespaces", true},
-		{"tokenizer.ggml.treat_whitespace_as_suffix", false},
-	};
-	bool value;
-	size_t i;
-	int r;
-
-	for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-		r = spm_flag(g, flags[i].key, flags[i].wanted, &value, error, error_size);
-		if (r < 0)
-			return r;
-		if (value != flags[i].wanted)
-			return fail(-ENOTSUP, "%s: %s is not implemented", flags[i].key,
-				value ? "true" : "false");
-	}
-	if (gguf_has(g, "tokenizer.ggml.precompiled_charsmap"))
-		return fail(-ENOTSUP, "tokenizer.ggml.precompiled_charsmap: "
-				      "text normalisation is not implemented");
-	return 0;
-}
 
 /* The order of floats as the order of unsigned integers, the highest score first. */
 static uint32_t spm_priority(float score)
@@ -78,7 +42,7 @@ static bool spm_is_space(const char *s, size_t n)
 }
 
 /* Whether a space follows something else inside the piece. */
-static bool spm_crosses_words(const struct gguf_string *key)
+static bool spm_crosses_words(const struct slice *key)
 {
 	size_t i;
 
@@ -90,29 +54,30 @@ static bool spm_crosses_words(const struct gguf_string *key)
 	return false;
 }
 
-int spm_new(const struct gguf *g, const struct vocabulary *v, struct spm **ret, char *error,
-	size_t error_size)
+/* The scores as priorities. */
+static int spm_rank_scores(struct spm *s, const struct vocabulary *v)
 {
-	bool adds_space;
-	struct spm *s;
+	uint32_t i;
+
+	s->priorities = calloc(v->n, sizeof(*s->priorities));
+	for (i = 0; s->priorities && i < v->n; i++)
+		s->priorities[i] = spm_priority(v->tokens[i].score);
+	return s->priorities ? 0 : -ENOMEM;
+}
+
+int spm_new(const struct tokenizer_source *from, const struct vocabulary *v, struct spm **ret,
+	char *error, size_t error_size)
+{
+	struct spm *s = calloc(1, sizeof(*s));
 	uint32_t i;
 	int r;
 
-	r = spm_check_normalizer(g, error, error_size);
-	if (r == 0)
-		r = spm_flag(
-			g, "tokenizer.ggml.add_space_prefix", true, &adds_space, error, error_size);
-	if (r < 0)
-		return r;
-	s = calloc(1, sizeof(*s));
-	if (s)
-		s->priorities = calloc(v->n, sizeof(*s->priorities));
-	if (!s || !s->priorities) {
-		spm_free(s);
-		return fail(-ENOMEM, "tokenizer.ggml.scores: out of memory");
-	}
+	if (!s)
+		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
 	s->v = v;
-	s->adds_space = adds_space;
+	s->space = from->space_prefix;
+	s->space_once = from->space_once;
+	s->cuts_defined = from->cuts_defined;
 	s->has_bytes = true;
 	s->splits_words = !v->has_unused;
 	for (i = 0; i < 256; i++)
@@ -120,15 +85,23 @@ int spm_new(const struct gguf *g, const struct vocabulary *v, struct spm **ret, 
 	for (i = 0; i < v->n; i++) {
 		const struct token *t = &v->tokens[i];
 
-		s->priorities[i] = spm_priority(t->score);
 		if (t->kind != TOKEN_CONTROL && t->kind != TOKEN_UNKNOWN && t->kind != TOKEN_BYTE &&
 			spm_crosses_words(&t->key))
 			s->splits_words = false;
 	}
-	if (!s->has_bytes && v->unknown < 0) {
+	if (from->ranked) {
+		r = merge_rules_new(from, v, &s->rules, error, error_size);
+	} else {
+		r = spm_rank_scores(s, v);
+		if (r < 0)
+			r = fail(r, "%s: out of memory", from->tokens_name);
+	}
+	if (r == 0 && !s->has_bytes && v->unknown < 0)
+		r = fail(-EINVAL, "%s has not all of <0x00> to <0xFF>, and no unknown token",
+			from->tokens_name);
+	if (r < 0) {
 		spm_free(s);
-		return fail(-EINVAL, "tokenizer.ggml.unknown_token_id: missing, and "
-				     "tokenizer.ggml.tokens has not all of <0x00> to <0xFF>");
+		return r;
 	}
 	*ret = s;
 	return 0;
@@ -137,15 +110,16 @@ int spm_new(const struct gguf *g, const struct vocabulary *v, struct spm **ret, 
 struct spm *spm_free(struct spm *s)
 {
 	if (s) {
+		merge_rules_done(&s->rules);
 		free(s->priorities);
 		free(s);
 	}
 	return NULL;
 }
 
-bool spm_adds_space(const struct spm *s)
+enum space_prefix spm_space(const struct spm *s)
 {
-	return s->adds_space;
+	return s->space;
 }
 
 /* One call's state. */
@@ -163,8 +137,19 @@ static bool spm_pair(void *userdata, const struct merge_symbol *left,
 {
 	struct spm_run *run = userdata;
 	const struct vocabulary *v = run->spm->v;
+	const struct merge_rule *rule;
 	int32_t id;
 
+	if (!run->spm->priorities) {
+		if (left->id < 0 || right->id < 0)
+			return false;
+		rule = merge_rules_find(&run->spm->rules, left->id, right->id);
+		if (!rule)
+			return false;
+		*ret_priority = rule->rank;
+		*ret_id = rule->id;
+		return true;
+	}
 	id = vocabulary_find(v, run->text + left->at, (size_t)left->len + right->len);
 	if (id < 0)
 		return false;
@@ -270,10 +255,10 @@ static int spm_words(struct spm_run *run, size_t at, size_t end)
 	return r;
 }
 
-/* The text with its spaces escaped and one in front; malloc'ed. */
-static char *spm_escape(const struct spm *spm, const char *s, size_t n, size_t *ret_len)
+/* The text with its spaces escaped, with one in front where `prefix`; malloc'ed. */
+static char *spm_escape(const char *s, size_t n, bool prefix, size_t *ret_len)
 {
-	size_t spaces = spm->adds_space, i, len = 0;
+	size_t spaces = prefix, i, len = 0;
 	char *text;
 
 	for (i = 0; i < n; i++)
@@ -281,7 +266,7 @@ static char *spm_escape(const struct spm *spm, const char *s, size_t n, size_t *
 	text = malloc(n + (ESCAPED_SPACE_BYTES - 1) * spaces + 1 + ESCAPED_SPACE_BYTES);
 	if (!text)
 		return NULL;
-	if (spm->adds_space) {
+	if (prefix) {
 		memcpy(text, ESCAPED_SPACE, ESCAPED_SPACE_BYTES);
 		len = ESCAPED_SPACE_BYTES;
 	}
@@ -297,39 +282,72 @@ static char *spm_escape(const struct spm *spm, const char *s, size_t n, size_t *
 	return text;
 }
 
-int spm_encode(
-	const struct spm *spm, const char *s, size_t n, struct merger *m, struct token_sink *sink)
+/* A stretch without control tokens, nor user-defined ones where those cut. */
+static int spm_stretch(struct spm_run *run, const char *s, size_t n, bool first)
 {
-	struct spm_run run = {.spm = spm, .m = m, .sink = sink};
+	const struct spm *spm = run->spm;
+	bool prefix = spm->space == SPACE_ALWAYS || (spm->space == SPACE_FIRST && first);
 	size_t len, at = 0, i = 0;
 	char *text;
 	int r = 0;
 
 	if (n == 0)
 		return 0;
-	text = spm_escape(spm, s, n, &len);
-	if (spm->v->has_unused)
-		run.cuts = calloc(spm->v->n, sizeof(*run.cuts));
-	if (!text || (spm->v->has_unused && !run.cuts))
-		r = -ENOMEM;
-	run.text = text;
+	if (spm->space_once && (s[0] == ' ' || spm_is_space(s, n)))
+		prefix = false;
+	text = spm_escape(s, n, prefix, &len);
+	if (!text)
+		return -ENOMEM;
+	run->text = text;
+	run->after_unknown = false;
 	/* User-defined tokens are taken as they stand and merge with nothing. */
-	while (r == 0 && spm->v->defined.n > 0 && i < len) {
+	while (r == 0 && !spm->cuts_defined && spm->v->defined.n > 0 && i < len) {
 		int32_t id = lexicon_match(&spm->v->defined, spm->v, text + i, len - i);
 
 		if (id < 0) {
 			i++;
 			continue;
 		}
-		r = spm_words(&run, at, i);
+		r = spm_words(run, at, i);
 		i += spm->v->tokens[id].key.len;
 		if (r == 0)
-			r = spm_push(&run, i, 0, id);
+			r = spm_push(run, i, 0, id);
 		at = i;
 	}
 	if (r == 0)
-		r = spm_words(&run, at, len);
-	free(run.cuts);
+		r = spm_words(run, at, len);
+	run->text = NULL;
 	free(text);
+	return r;
+}
+
+int spm_encode(const struct spm *spm, const char *s, size_t n, bool first, struct merger *m,
+	struct token_sink *sink)
+{
+	struct spm_run run = {.spm = spm, .m = m, .sink = sink};
+	const struct vocabulary *v = spm->v;
+	size_t at = 0, i = 0;
+	int r = 0;
+
+	if (v->has_unused) {
+		run.cuts = calloc(v->n, sizeof(*run.cuts));
+		if (!run.cuts)
+			return -ENOMEM;
+	}
+	while (r == 0 && spm->cuts_defined && v->defined.n > 0 && i < n) {
+		int32_t id = lexicon_match(&v->defined, v, s + i, n - i);
+
+		if (id < 0) {
+			i++;
+			continue;
+		}
+		r = spm_stretch(&run, s + at, i - at, first && at == 0);
+		if (r == 0)
+			r = token_sink_push(sink, id);
+		at = i += v->tokens[id].key.len;
+	}
+	if (r == 0)
+		r = spm_stretch(&run, s + at, n - at, first && at == 0);
+	free(run.cuts);
 	return r;
 }

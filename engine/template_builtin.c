@@ -1,10 +1,15 @@
 /* The built-in templates, for files that carry none. Each writes the format that the model's
  * publisher documents:
  *   zephyr            <|role|> line, content, </s>, for each message; the tokenizer adds BOS
- *   mistral-instruct  <s>[INST] user [/INST] assistant</s>; a system message leads the first user's
+ *   mistral-instruct  <s>[INST] user [/INST] assistant</s>, a system message leads the first user's
  *   chatml            <|im_start|>role line, content, <|im_end|>
  *   llama-2           <s>[INST] <<SYS>> system <</SYS>> user [/INST] assistant </s>
- *   llama-3           <|start_header_id|>role<|end_header_id|>, content, <|eot_id|> */
+ *   llama-3           <|start_header_id|>role<|end_header_id|>, content, <|eot_id|>
+ * They give what the published templates give, with two differences. What those of zephyr and
+ * llama-2 drop without a word, a role that they do not know or a system message between turns, is
+ * refused. Mistral's has a space before [INST], for tokenizers that put none of their own behind a
+ * control token; those of files without a template do, and the ids that come out are those of
+ * mistral-common. */
 #include "engine/template.h"
 
 #include <errno.h>
@@ -13,16 +18,19 @@
 
 static const char zephyr[] =
 	"{% for message in messages %}"
-	"{% if message.role == 'user' %}{{ '<|user|>\\n' }}"
-	"{% elif message.role == 'system' %}{{ '<|system|>\\n' }}"
-	"{% elif message.role == 'assistant' %}{{ '<|assistant|>\\n' }}"
-	"{% else %}{{ raise_exception('Roles are system, user and assistant.') }}{% endif %}"
-	"{{ message.content + eos_token + '\\n' }}"
+	"{% if message.role not in ('system', 'user', 'assistant') %}"
+	"{{ raise_exception('Roles are system, user and assistant.') }}"
+	"{% endif %}"
+	"{{ '<|' ~ ('system' if message.role == 'system' else 'user' if message.role == 'user' "
+	"else 'assistant') ~ '|>\\n' ~ message.content ~ eos_token ~ '\\n' }}"
 	"{% endfor %}"
-	"{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
+	"{% if messages and add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
 
-/* Checks that users and assistants take turns, from `turns`. */
+/* Lets users and assistants take turns, a user first, behind an optional system message, which
+ * stands in `system`, the rest in `turns`. */
 #define TAKE_TURNS                                                                                 \
+	"{% set system = messages[0].content if messages and messages[0].role == 'system' %}"      \
+	"{% set turns = messages[1:] if system is defined else messages %}"                        \
 	"{% for message in turns %}"                                                               \
 	"{% if message.role != ('user' if loop.index0 is even else 'assistant') %}"                \
 	"{{ raise_exception('After an optional system message, user and assistant must take "      \
@@ -30,42 +38,36 @@ static const char zephyr[] =
 	"{% endif %}"                                                                              \
 	"{% endfor %}"
 
-static const char mistral_instruct[] =
-	"{% set system = messages[0].content if messages and messages[0].role == 'system' %}"
-	"{% set turns = messages[1:] if system is defined else messages %}" TAKE_TURNS
+static const char mistral_instruct[] = TAKE_TURNS
 	"{{ bos_token }}"
 	"{% for message in turns %}"
 	"{% if message.role == 'user' %}"
-	"{{ '[INST] ' }}"
-	"{% if loop.first and system is defined %}{{ system + '\\n\\n' }}{% endif %}"
-	"{{ message.content + ' [/INST]' }}"
-	"{% else %}{{ ' ' + message.content + eos_token }}{% endif %}"
+	"{{ '[INST] ' ~ (system ~ '\\n\\n' if loop.first and system is defined else '') ~ "
+	"message.content ~ ' [/INST]' }}"
+	"{% else %}{{ ' ' ~ message.content ~ eos_token }}{% endif %}"
 	"{% endfor %}";
 
 static const char chatml[] =
 	"{% for message in messages %}"
-	"{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+	"{{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}"
 	"{% endfor %}"
 	"{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-static const char llama_2[] =
-	"{% set system = messages[0].content if messages and messages[0].role == 'system' %}"
-	"{% set turns = messages[1:] if system is defined else messages %}" TAKE_TURNS
+static const char llama_2[] = TAKE_TURNS
 	"{% for message in turns %}"
-	"{% if message.role == 'user' %}"
-	"{{ bos_token + '[INST] ' }}"
+	"{% set content = message.content %}"
 	"{% if loop.first and system is defined %}"
-	"{{ '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' }}"
+	"{% set content = '<<SYS>>\\n' ~ system ~ '\\n<</SYS>>\\n\\n' ~ content %}"
 	"{% endif %}"
-	"{{ message.content.strip() + ' [/INST]' }}"
-	"{% else %}{{ ' ' + message.content.strip() + ' ' + eos_token }}{% endif %}"
+	"{% if message.role == 'user' %}"
+	"{{ bos_token ~ '[INST] ' ~ content.strip() ~ ' [/INST]' }}"
+	"{% else %}{{ ' ' ~ content.strip() ~ ' ' ~ eos_token }}{% endif %}"
 	"{% endfor %}";
 
 static const char llama_3[] =
-	"{{ bos_token }}"
 	"{% for message in messages %}"
-	"{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}"
-	"{{ message.content | trim + '<|eot_id|>' }}"
+	"{{ (bos_token if loop.first else '') ~ '<|start_header_id|>' ~ message.role ~ "
+	"'<|end_header_id|>\\n\\n' ~ message.content | trim ~ '<|eot_id|>' }}"
 	"{% endfor %}"
 	"{% if add_generation_prompt %}"
 	"{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"

@@ -31,65 +31,30 @@ void token_list_done(struct token_list *l)
 	*l = (struct token_list){0};
 }
 
-/* add_bos_token or add_eos_token: what the file says, else the standard of its kind. */
-static int tokenizer_read_addition(const struct gguf *g, const char *key, bool standard, int32_t id,
-	bool *ret, char *error, size_t error_size)
+void tokenizer_source_done(struct tokenizer_source *s)
 {
-	bool value = standard && id >= 0;
-	int r = gguf_get_bool(g, key, &value);
-
-	if (r < 0 && r != -ENOENT)
-		return fail(-EINVAL, "%s: not a boolean", key);
-	if (value && id < 0)
-		return fail(-EINVAL, "%s: true, but the file names no such token", key);
-	*ret = value;
-	return 0;
+	free(s->tokens);
+	free(s->merges);
+	if (s->owner)
+		s->release(s->owner);
+	*s = (struct tokenizer_source){0};
 }
 
-/* What files of 2023 leave out, llama.cpp's standard for the kind. */
-static void tokenizer_default_specials(struct vocabulary *v)
+int tokenizer_new(
+	const struct tokenizer_source *from, struct tokenizer **ret, char *error, size_t error_size)
 {
-	if (v->bos < 0 && v->n > 1 && v->tokens[1].kind == TOKEN_CONTROL)
-		v->bos = 1;
-	if (v->eos < 0 && v->n > 2 && v->tokens[2].kind == TOKEN_CONTROL)
-		v->eos = 2;
-	if (v->unknown < 0 && v->tokens[0].kind == TOKEN_UNKNOWN)
-		v->unknown = 0;
-}
-
-int tokenizer_new(const struct gguf *g, struct tokenizer **ret, char *error, size_t error_size)
-{
-	struct gguf_string model;
-	struct tokenizer *t;
-	bool byte_level;
+	struct tokenizer *t = calloc(1, sizeof(*t));
 	int r;
 
-	r = gguf_get_string(g, "tokenizer.ggml.model", &model);
-	if (r < 0)
-		return fail(-EINVAL, "tokenizer.ggml.model: %s",
-			r == -ENOENT ? "missing" : "not a string");
-	byte_level = model.len == 4 && memcmp(model.text, "gpt2", 4) == 0;
-	if (!byte_level && !(model.len == 5 && memcmp(model.text, "llama", 5) == 0))
-		return fail(-ENOTSUP,
-			"tokenizer.ggml.model: \"%.*s\" is not implemented "
-			"(gpt2 and llama are)",
-			(int)(model.len < 80 ? model.len : 80), model.text);
-	t = calloc(1, sizeof(*t));
 	if (!t)
-		return fail(-ENOMEM, "tokenizer.ggml.model: out of memory");
-	r = vocabulary_new(g, byte_level, &t->v, error, error_size);
-	if (r == 0 && byte_level) {
-		r = bpe_new(g, t->v, &t->bpe, error, error_size);
-	} else if (r == 0) {
-		tokenizer_default_specials(t->v);
-		r = spm_new(g, t->v, &t->spm, error, error_size);
-	}
-	if (r == 0)
-		r = tokenizer_read_addition(g, "tokenizer.ggml.add_bos_token",
-			t->spm || bpe_adds_bos(t->bpe), t->v->bos, &t->adds_bos, error, error_size);
-	if (r == 0)
-		r = tokenizer_read_addition(g, "tokenizer.ggml.add_eos_token", false, t->v->eos,
-			&t->adds_eos, error, error_size);
+		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
+	t->adds_bos = from->adds_bos;
+	t->adds_eos = from->adds_eos;
+	r = vocabulary_new(from, &t->v, error, error_size);
+	if (r == 0 && from->byte_level)
+		r = bpe_new(from, t->v, &t->bpe, error, error_size);
+	else if (r == 0)
+		r = spm_new(from, t->v, &t->spm, error, error_size);
 	if (r < 0) {
 		tokenizer_free(t);
 		return r;
@@ -266,12 +231,13 @@ struct encoding {
 	struct token_sink sink;
 };
 
-static int encoding_fragment(struct encoding *e, const char *s, size_t n)
+/* first: the text begins with it. */
+static int encoding_fragment(struct encoding *e, const char *s, size_t n, bool first)
 {
 	if (n == 0)
 		return 0;
 	if (e->t->spm)
-		return spm_encode(e->t->spm, s, n, &e->merger, &e->sink);
+		return spm_encode(e->t->spm, s, n, first, &e->merger, &e->sink);
 	return bpe_encode(e->t->bpe, s, n, e->flags & TOKENIZE_INTERPRET, &e->merger, &e->sink);
 }
 
@@ -295,7 +261,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 				at++;
 				continue;
 			}
-			r = encoding_fragment(e, j->text + start, at - start);
+			r = encoding_fragment(e, j->text + start, at - start, start == 0);
 			if (r == 0)
 				r = token_sink_push(&e->sink, id);
 			if (r < 0)
@@ -303,7 +269,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 			start = at += v->tokens[id].key.len;
 		}
 	}
-	return encoding_fragment(e, j->text + start, j->len - start);
+	return encoding_fragment(e, j->text + start, j->len - start, start == 0);
 }
 
 /* Templates of models that add BOS often write it themselves: one is meant. */
@@ -343,9 +309,9 @@ int tokenizer_encode(const struct tokenizer *t, const struct text_span *spans, s
 	return 0;
 }
 
-struct gguf_string tokenizer_piece(const struct tokenizer *t, int32_t id)
+struct slice tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
-	struct gguf_string none = {.text = "", .len = 0};
+	struct slice none = {.text = "", .len = 0};
 
 	if (id < 0 || (uint32_t)id >= t->v->n)
 		return none;
@@ -359,22 +325,22 @@ struct gguf_string tokenizer_piece(const struct tokenizer *t, int32_t id)
 static size_t tokenizer_write(
 	const struct tokenizer *t, const int32_t *ids, size_t n, unsigned flags, char *out)
 {
-	bool starts = t->spm && spm_adds_space(t->spm);
-	bool drops_space = starts && !(flags & DETOKENIZE_CONTINUE);
+	const enum space_prefix space = t->spm ? spm_space(t->spm) : SPACE_NEVER;
+	bool drops_space = space != SPACE_NEVER && !(flags & DETOKENIZE_CONTINUE);
 	size_t i, len = 0;
 
 	for (i = 0; i < n; i++) {
 		const struct token *token = &t->v->tokens[ids[i]];
-		struct gguf_string text = tokenizer_piece(t, ids[i]);
+		struct slice text = tokenizer_piece(t, ids[i]);
 		bool named = token->kind == TOKEN_CONTROL || token->kind == TOKEN_UNKNOWN;
 
 		if (named && flags & DETOKENIZE_SPECIAL)
 			text = token->text;
 		else if (!named && drops_space && token->kind != TOKEN_BYTE && text.len > 0 &&
 			 text.text[0] == ' ')
-			text = (struct gguf_string){.text = text.text + 1, .len = text.len - 1};
+			text = (struct slice){.text = text.text + 1, .len = text.len - 1};
 		if (token->kind == TOKEN_CONTROL)
-			drops_space = starts;
+			drops_space = drops_space || space == SPACE_ALWAYS;
 		else if (named || token->text.len > 0)
 			drops_space = false;
 		if (out)

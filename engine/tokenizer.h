@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/gguf.h"
+#include "engine/tokenizer_source.h"
 
 struct text_span {
 	const char *text; /* any bytes: invalid UTF-8 is repaired to U+FFFD first, across span
@@ -44,9 +44,10 @@ enum {
 
 struct tokenizer;
 
-/* Reads tokenizer.ggml.*. -EINVAL with a sentence naming the key; -ENOTSUP where the kind (`model`,
- * `pre`) is not implemented. The gguf may be closed afterwards. */
-int tokenizer_new(const struct gguf *g, struct tokenizer **ret, char *error, size_t error_size);
+/* Copies what it needs. -EINVAL with a sentence naming what is wrong; -ENOTSUP where the split
+ * pattern does not compile. */
+int tokenizer_new(const struct tokenizer_source *from, struct tokenizer **ret, char *error,
+	size_t error_size);
 struct tokenizer *tokenizer_free(struct tokenizer *t); /* accepts NULL, returns NULL */
 
 uint32_t tokenizer_vocab(const struct tokenizer *t);
@@ -64,7 +65,7 @@ int tokenizer_encode(const struct tokenizer *t, const struct text_span *spans, s
 
 /* The bytes that one token stands for inside a text (a SentencePiece space as ' '), not terminated,
  * owned by the tokenizer. Empty for control tokens and for ids outside the vocabulary. */
-struct gguf_string tokenizer_piece(const struct tokenizer *t, int32_t id);
+struct slice tokenizer_piece(const struct tokenizer *t, int32_t id);
 
 /* The text of the ids: bytes as the tokens hold them, possibly not valid UTF-8. *ret_text is
  * malloc'ed and terminated. -EINVAL for an id outside the vocabulary. */

@@ -1,11 +1,10 @@
-/* The tokens of a model, copied out of its GGUF metadata into one arena, with a hash table over
+/* The tokens of a model, copied into one arena, with a hash table over
  * what ordinary text may become and sorted lists of the tokens that are matched as they are
  * written. Owns all it points to; immutable after vocabulary_new(). */
 #include "engine/vocabulary.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +68,7 @@ int32_t vocabulary_find(const struct vocabulary *v, const char *key, size_t len)
 	if (len == 0 || len > v->key_bytes_max)
 		return -1;
 	for (i = vocabulary_hash(key, len) & mask; v->slots[i]; i = (i + 1) & mask) {
-		const struct gguf_string *found = &v->tokens[v->slots[i] - 1].key;
+		const struct slice *found = &v->tokens[v->slots[i] - 1].key;
 
 		if (found->len == len && memcmp(found->text, key, len) == 0)
 			return (int32_t)(v->slots[i] - 1);
@@ -80,7 +79,7 @@ int32_t vocabulary_find(const struct vocabulary *v, const char *key, size_t len)
 /* Enters a token; of equal keys the first counts. */
 static void vocabulary_enter(struct vocabulary *v, uint32_t id)
 {
-	const struct gguf_string *key = &v->tokens[id].key;
+	const struct slice *key = &v->tokens[id].key;
 	size_t mask = v->n_slots - 1, i;
 
 	if (key->len > v->key_bytes_max)
@@ -135,7 +134,7 @@ static int lexicon_compare(const void *a, const void *b, void *userdata)
 {
 	const struct vocabulary *v = userdata;
 	int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-	const struct gguf_string *p = &v->tokens[x].key, *q = &v->tokens[y].key;
+	const struct slice *p = &v->tokens[x].key, *q = &v->tokens[y].key;
 	int order = memcmp(p->text, q->text, p->len < q->len ? p->len : q->len);
 
 	if (order != 0)
@@ -174,34 +173,15 @@ static int lexicon_new(
 	return 0;
 }
 
-/* An id that the file names, -1 if it does not (or writes -1 as 32 bits). */
-static int vocabulary_id(const struct vocabulary *v, const struct gguf *g, const char *key,
-	int32_t *ret, char *error, size_t error_size)
-{
-	uint64_t id;
-	int r = gguf_get_u64(g, key, &id);
-
-	if (r == -ENOENT || (r == 0 && id == UINT32_MAX)) {
-		*ret = -1;
-		return 0;
-	}
-	if (r < 0)
-		return fail(-EINVAL, "%s: not a token id", key);
-	if (id >= v->n)
-		return fail(-EINVAL, "%s: token %llu of %u", key, (unsigned long long)id, v->n);
-	*ret = (int32_t)id;
-	return 0;
-}
-
 /* Converters have marked tokens such as <|im_end|> as user-defined, which any text may become. */
-static bool vocabulary_looks_control(const struct gguf_string *s)
+static bool vocabulary_looks_control(const struct slice *s)
 {
 	return s->len > 4 && memcmp(s->text, "<|", 2) == 0 &&
 	       memcmp(s->text + s->len - 2, "|>", 2) == 0;
 }
 
 /* <0x00> … <0xFF>: the byte, or -1. */
-static int vocabulary_byte_name(const struct gguf_string *s)
+static int vocabulary_byte_name(const struct slice *s)
 {
 	static const char digits[] = "0123456789ABCDEF";
 	const char *high, *low;
@@ -213,86 +193,9 @@ static int vocabulary_byte_name(const struct gguf_string *s)
 	return high && low ? (int)((high - digits) * 16 + (low - digits)) : -1;
 }
 
-/* Token types and scores into the tokens. */
-static int vocabulary_read_kinds(
-	struct vocabulary *v, const struct gguf *g, char *error, size_t error_size)
-{
-	static const char *const ends[] = {
-		"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
-	int32_t *kinds = NULL, id;
-	float *scores = NULL;
-	size_t n, i;
-	int r;
-
-	r = gguf_get_i32s(g, "tokenizer.ggml.token_type", &kinds, &n);
-	if (r == -ENOMEM)
-		return fail(r, "tokenizer.ggml.token_type: out of memory");
-	if (r < 0 && r != -ENOENT)
-		return fail(-EINVAL, "tokenizer.ggml.token_type: not an array of integers");
-	if (r == 0 && n != v->n) {
-		free(kinds);
-		return fail(-EINVAL, "tokenizer.ggml.token_type: %zu types for %u tokens", n, v->n);
-	}
-	for (i = 0; i < v->n; i++) {
-		int32_t kind = r == 0 && kinds[i] != 0 ? kinds[i] : TOKEN_NORMAL;
-
-		if (kind < TOKEN_NORMAL || kind > TOKEN_BYTE) {
-			free(kinds);
-			return fail(-EINVAL,
-				"tokenizer.ggml.token_type: token %zu has type %d, "
-				"expected 0 to 6",
-				i, kind);
-		}
-		v->tokens[i].kind = (enum token_kind)kind;
-	}
-	free(kinds);
-
-	r = gguf_get_f32s(g, "tokenizer.ggml.scores", &scores, &n);
-	if (r == -ENOMEM)
-		return fail(r, "tokenizer.ggml.scores: out of memory");
-	if (r == -ENOENT && !v->byte_level)
-		return fail(-EINVAL, "tokenizer.ggml.scores: missing");
-	if (r == 0 && n != v->n) {
-		free(scores);
-		return fail(-EINVAL, "tokenizer.ggml.scores: %zu scores for %u tokens", n, v->n);
-	}
-	if (r < 0 && r != -ENOENT)
-		return fail(-EINVAL, "tokenizer.ggml.scores: not an array of numbers");
-	for (i = 0; r == 0 && i < v->n; i++) {
-		if (isnan(scores[i])) {
-			free(scores);
-			return fail(-EINVAL, "tokenizer.ggml.scores: token %zu has no number", i);
-		}
-		v->tokens[i].score = scores[i];
-	}
-	free(scores);
-
-	r = vocabulary_id(v, g, "tokenizer.ggml.bos_token_id", &v->bos, error, error_size);
-	if (r == 0)
-		r = vocabulary_id(v, g, "tokenizer.ggml.eos_token_id", &v->eos, error, error_size);
-	if (r == 0)
-		r = vocabulary_id(
-			v, g, "tokenizer.ggml.unknown_token_id", &v->unknown, error, error_size);
-	if (r < 0)
-		return r;
-	/* What begins a text or ends a reply is control, whatever its type says. */
-	if (v->bos >= 0)
-		v->tokens[v->bos].kind = TOKEN_CONTROL;
-	if (v->eos >= 0)
-		v->tokens[v->eos].kind = TOKEN_CONTROL;
-	for (i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
-		r = vocabulary_id(v, g, ends[i], &id, error, error_size);
-		if (r < 0)
-			return r;
-		if (id >= 0)
-			v->tokens[id].kind = TOKEN_CONTROL;
-	}
-	return 0;
-}
-
 /* Keys and texts of one token into the arena at *at. */
 static void vocabulary_read_token(
-	struct vocabulary *v, struct token *t, struct gguf_string raw, char **at)
+	struct vocabulary *v, struct token *t, struct slice raw, char **at)
 {
 	char *p = *at;
 	size_t i, n;
@@ -303,7 +206,7 @@ static void vocabulary_read_token(
 		t->kind = TOKEN_CONTROL;
 
 	memcpy(p, raw.text, raw.len);
-	t->key = t->text = (struct gguf_string){.text = p, .len = raw.len};
+	t->key = t->text = (struct slice){.text = p, .len = raw.len};
 	if (t->kind == TOKEN_CONTROL || t->kind == TOKEN_UNKNOWN ||
 		(v->byte_level && t->kind == TOKEN_USER_DEFINED)) {
 		*at = p + raw.len;
@@ -337,47 +240,41 @@ static void vocabulary_read_token(
 	*at = p;
 }
 
-static int vocabulary_read_tokens(struct vocabulary *v, const struct gguf *g,
-	const struct gguf_strings *names, char *error, size_t error_size)
+static int vocabulary_read_tokens(
+	struct vocabulary *v, const struct tokenizer_source *from, char *error, size_t error_size)
 {
 	size_t bytes = 1;
 	uint32_t i;
 	char *at;
-	int r;
 
 	v->tokens = calloc(v->n, sizeof(*v->tokens));
 	if (!v->tokens)
-		return fail(-ENOMEM, "tokenizer.ggml.tokens: out of memory");
-	r = vocabulary_read_kinds(v, g, error, error_size);
-	if (r < 0)
-		return r;
+		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
 	for (i = 0; i < v->n; i++) {
-		struct gguf_string raw = gguf_strings_at(names, i);
+		const struct token_source *t = &from->tokens[i];
 
-		if (raw.len > TOKEN_BYTES_MAX)
+		v->tokens[i].kind = t->kind;
+		v->tokens[i].score = t->score;
+		if (t->text.len > TOKEN_BYTES_MAX)
+			return fail(-EINVAL, "%s: token %u has %zu bytes, at most %d are read",
+				from->tokens_name, i, t->text.len, TOKEN_BYTES_MAX);
+		if (!v->byte_level && t->kind == TOKEN_BYTE && vocabulary_byte_name(&t->text) < 0)
 			return fail(-EINVAL,
-				"tokenizer.ggml.tokens: token %u has %zu bytes, "
-				"at most %d are read",
-				i, raw.len, TOKEN_BYTES_MAX);
-		if (!v->byte_level && v->tokens[i].kind == TOKEN_BYTE &&
-			vocabulary_byte_name(&raw) < 0)
-			return fail(-EINVAL,
-				"tokenizer.ggml.tokens: token %u is a byte but not "
-				"named <0x00> to <0xFF>",
-				i);
-		bytes += 2 * raw.len; /* at most 2^20 x 2^17 */
+				"%s: token %u is a byte but not named <0x00> to <0xFF>",
+				from->tokens_name, i);
+		bytes += 2 * t->text.len; /* at most 2^20 x 2^17 */
 	}
 	v->arena = malloc(bytes);
 	if (!v->arena)
-		return fail(-ENOMEM, "tokenizer.ggml.tokens: out of memory");
+		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
 	at = v->arena;
 	for (i = 0; i < v->n; i++)
-		vocabulary_read_token(v, &v->tokens[i], gguf_strings_at(names, i), &at);
+		vocabulary_read_token(v, &v->tokens[i], from->tokens[i].text, &at);
 	assert((size_t)(at - v->arena) < bytes);
 	return 0;
 }
 
-static int vocabulary_index(struct vocabulary *v, char *error, size_t error_size)
+static int vocabulary_index(struct vocabulary *v)
 {
 	uint32_t i;
 
@@ -386,7 +283,7 @@ static int vocabulary_index(struct vocabulary *v, char *error, size_t error_size
 	v->slots = calloc(v->n_slots, sizeof(*v->slots));
 	if (!v->slots || lexicon_new(v, &v->control, TOKEN_CONTROL, TOKEN_UNKNOWN) < 0 ||
 		lexicon_new(v, &v->defined, TOKEN_USER_DEFINED, TOKEN_USER_DEFINED) < 0)
-		return fail(-ENOMEM, "tokenizer.ggml.tokens: out of memory");
+		return -ENOMEM;
 	memset(v->byte_ids, 0xff, sizeof(v->byte_ids));
 	for (i = 0; i < v->n; i++) {
 		const struct token *t = &v->tokens[i];
@@ -410,35 +307,26 @@ static int vocabulary_index(struct vocabulary *v, char *error, size_t error_size
 	return 0;
 }
 
-int vocabulary_new(const struct gguf *g, bool byte_level, struct vocabulary **ret, char *error,
+int vocabulary_new(const struct tokenizer_source *from, struct vocabulary **ret, char *error,
 	size_t error_size)
 {
-	struct gguf_strings *names = NULL;
-	struct vocabulary *v;
-	size_t n;
+	struct vocabulary *v = calloc(1, sizeof(*v));
 	int r;
 
-	r = gguf_get_strings(g, "tokenizer.ggml.tokens", &names);
-	if (r < 0)
-		return fail(r == -ENOMEM ? r : -EINVAL, "tokenizer.ggml.tokens: %s",
-			r == -ENOENT   ? "missing"
-			: r == -ENOMEM ? "out of memory"
-				       : "not an array of strings");
-	n = gguf_strings_count(names);
-	v = calloc(1, sizeof(*v));
-	if (!v) {
-		r = fail(-ENOMEM, "tokenizer.ggml.tokens: out of memory");
-	} else if (n == 0 || n > MODEL_VOCAB_MAX) {
-		r = fail(-EINVAL, "tokenizer.ggml.tokens: %zu tokens, expected 1 to %d", n,
-			MODEL_VOCAB_MAX);
-	} else {
-		v->n = (uint32_t)n;
-		v->byte_level = byte_level;
-		r = vocabulary_read_tokens(v, g, names, error, error_size);
+	assert(from->n > 0 && from->n <= MODEL_VOCAB_MAX);
+	if (!v)
+		return fail(-ENOMEM, "%s: out of memory", from->tokens_name);
+	v->n = from->n;
+	v->byte_level = from->byte_level;
+	v->bos = from->bos;
+	v->eos = from->eos;
+	v->unknown = from->unknown;
+	r = vocabulary_read_tokens(v, from, error, error_size);
+	if (r == 0) {
+		r = vocabulary_index(v);
+		if (r < 0)
+			r = fail(r, "%s: out of memory", from->tokens_name);
 	}
-	if (r == 0)
-		r = vocabulary_index(v, error, error_size);
-	gguf_strings_free(names);
 	if (r < 0) {
 		vocabulary_free(v);
 		return r;

@@ -5,22 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/gguf.h"
-
-/* tokenizer.ggml.token_type, after the repairs that vocabulary_new() describes. */
-enum token_kind {
-	TOKEN_NORMAL = 1,
-	TOKEN_UNKNOWN = 2,
-	TOKEN_CONTROL = 3,
-	TOKEN_USER_DEFINED = 4,
-	TOKEN_UNUSED = 5,
-	TOKEN_BYTE = 6,
-};
+#include "engine/tokenizer_source.h"
 
 struct token {
-	struct gguf_string key;  /* what text is matched against while encoding */
-	struct gguf_string text; /* the bytes it stands for; of control tokens their name */
-	float score;             /* 0 where the model has none */
+	struct slice key;  /* what text is matched against while encoding */
+	struct slice text; /* the bytes it stands for; of control tokens their name */
+	float score;       /* 0 where the model has none */
 	enum token_kind kind;
 };
 
@@ -46,8 +36,8 @@ struct vocabulary {
 	bool has_unused;
 };
 
-/* Reads tokens, types, scores and the ids of the special tokens. Errors as tokenizer_new(). */
-int vocabulary_new(const struct gguf *g, bool byte_level, struct vocabulary **ret, char *error,
+/* Copies the tokens. Errors as tokenizer_new(). */
+int vocabulary_new(const struct tokenizer_source *from, struct vocabulary **ret, char *error,
 	size_t error_size);
 struct vocabulary *vocabulary_free(struct vocabulary *v); /* accepts NULL, returns NULL */
 

@@ -5,6 +5,7 @@
  * cache may keep them). */
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 #include "engine/model.h"
-#include "engine/model_file.h"
+#include "engine/source.h"
 
 /* What the steps of one load share. */
 struct load {
@@ -23,7 +24,7 @@ struct load {
 };
 
 /* Advice for the whole pages inside the tensor's data; its failure costs speed only. */
-static void advise(const struct gguf_tensor *t, int advice)
+static void advise(const struct source_tensor *t, int advice)
 {
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	uintptr_t from = ((uintptr_t)t->data + page - 1) & ~(page - 1);
@@ -72,9 +73,9 @@ static int put_vector(struct load *l, struct backend *b, struct tensor t, struct
 
 /* NULL (an optional tensor that is missing) leaves *ret NULL. */
 static int put_tensor(
-	struct load *l, struct backend *b, const struct gguf_tensor *t, struct weight **ret)
+	struct load *l, struct backend *b, const struct source_tensor *t, struct weight **ret)
 {
-	char name[64];
+	char name[128];
 	struct tensor tensor;
 	int r;
 
@@ -126,17 +127,46 @@ static int load_layer(struct load *l, uint32_t layer)
 		[LAYER_GATE] = &lw->gate,
 		[LAYER_UP] = &lw->up,
 		[LAYER_DOWN] = &lw->down,
+		[LAYER_BGATE] = &lw->bgate,
+		[LAYER_BUP] = &lw->bup,
+		[LAYER_BDOWN] = &lw->bdown,
 	};
-	const struct gguf *g = l->w->model->file;
+	const struct model_source *s = l->w->model->source;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < LAYER_TENSORS; i++) {
 		r = put_tensor(
-			l, lw->backend, model_layer_tensor(g, layer, (enum layer_tensor)i), to[i]);
+			l, lw->backend, source_layer_tensor(s, layer, (enum layer_tensor)i), to[i]);
 		if (r < 0)
 			return r;
 	}
+	return 0;
+}
+
+/* Malloc'ed, or NULL where the files have none. */
+static int read_divisors(const struct load *l, float **ret)
+{
+	const struct source_tensor *t = l->w->model->source->fixed[TENSOR_ROPE];
+	float *values;
+	size_t i, n;
+
+	*ret = NULL;
+	if (!t)
+		return 0;
+	n = t->dims[0];
+	values = malloc(n * sizeof(*values));
+	if (!values)
+		return model_refuse(&l->why, -ENOMEM, "no memory for the divisors of RoPE");
+	dequantize_row(t->dtype, t->data, values, n);
+	for (i = 0; i < n; i++)
+		if (!(values[i] > 0 && isfinite(values[i]))) {
+			free(values);
+			return model_refuse(&l->why, -EINVAL,
+				"tensor %.*s: positive numbers expected, element %zu is none",
+				(int)t->name.len, t->name.text, i);
+		}
+	*ret = values;
 	return 0;
 }
 
@@ -146,9 +176,9 @@ static int load_ropes(struct load *l, uint32_t positions)
 	const struct model_config *c = &l->w->model->config;
 	const uint32_t dim = c->attention.rope_dim;
 	struct tensor t = {.name = "rope", .dtype = DTYPE_F32, .rows = positions, .cols = dim};
-	float *table;
+	float *table, *divisors;
 	uint32_t i;
-	int r = 0;
+	int r;
 
 	if (__builtin_mul_overflow((size_t)positions * dim, sizeof(*table), &t.bytes))
 		return model_refuse(
@@ -157,7 +187,13 @@ static int load_ropes(struct load *l, uint32_t positions)
 	if (!table)
 		return model_refuse(&l->why, -ENOMEM,
 			"no memory for %u positions of RoPE (%zu bytes)", positions, t.bytes);
-	rope_table(table, positions, dim, c->rope_theta);
+	r = read_divisors(l, &divisors);
+	if (r < 0) {
+		free(table);
+		return r;
+	}
+	rope_table(table, positions, dim, &c->rope, divisors);
+	free(divisors);
 	t.data = table;
 	for (i = 0; i < l->w->n_backends && r == 0; i++)
 		r = put(l, l->w->backends[i], &t, &l->w->ropes[i]);
@@ -168,15 +204,14 @@ static int load_ropes(struct load *l, uint32_t positions)
 static int load(struct load *l, uint32_t positions)
 {
 	struct weights *w = l->w;
-	const struct gguf *g = w->model->file;
-	const struct gguf_tensor *embed = gguf_tensor(g, "token_embd.weight");
+	const struct source_tensor *const *fixed = w->model->source->fixed;
 	uint32_t i;
 	int r;
 
 	r = load_ropes(l, positions);
 	if (r < 0)
 		return r;
-	r = put_tensor(l, w->embed_backend, embed, &w->embed);
+	r = put_tensor(l, w->embed_backend, fixed[TENSOR_EMBED], &w->embed);
 	if (r < 0)
 		return r;
 	for (i = 0; i < w->model->config.n_layers; i++) {
@@ -184,14 +219,13 @@ static int load(struct load *l, uint32_t positions)
 		if (r < 0)
 			return r;
 	}
-	r = put_tensor(l, w->output_backend, gguf_tensor(g, "output_norm.weight"), &w->output_norm);
+	r = put_tensor(l, w->output_backend, fixed[TENSOR_OUTPUT_NORM], &w->output_norm);
 	if (r < 0)
 		return r;
 	if (!w->model->config.tied)
-		return put_tensor(
-			l, w->output_backend, gguf_tensor(g, "output.weight"), &w->output);
+		return put_tensor(l, w->output_backend, fixed[TENSOR_OUTPUT], &w->output);
 	if (w->output_backend != w->embed_backend)
-		return put_tensor(l, w->output_backend, embed, &w->output);
+		return put_tensor(l, w->output_backend, fixed[TENSOR_EMBED], &w->output);
 	w->output = w->embed;
 	return 0;
 }
@@ -273,7 +307,8 @@ struct weights *weights_free(struct weights *w)
 	for (i = 0; w->layers && i < w->model->config.n_layers; i++) {
 		struct layer_weights *l = &w->layers[i];
 		struct weight *const all[] = {l->attn_norm, l->wq, l->wk, l->wv, l->wo, l->bq,
-			l->bk, l->bv, l->bo, l->ffn_norm, l->gate, l->up, l->down};
+			l->bk, l->bv, l->bo, l->ffn_norm, l->gate, l->up, l->down, l->bgate, l->bup,
+			l->bdown};
 		size_t k;
 
 		for (k = 0; k < sizeof(all) / sizeof(*all); k++)

@@ -192,6 +192,22 @@ static void softmax(struct sampler *s)
 		s->candidates[i].key /= sum;
 }
 
+/* TopKLogitsWarper: what is lower than the k-th goes, so all that equal it stay. */
+static void cut_top_k(struct sampler *s, uint32_t vocab, uint32_t k)
+{
+	const struct candidate *last;
+
+	s->n = select_top(s->logits, vocab, k, s->candidates);
+	s->sorted = true;
+	if (s->n < k)
+		return;
+	last = &s->candidates[k - 1];
+	for (uint32_t t = (uint32_t)last->token + 1; t < vocab; t++)
+		if (s->logits[t] == last->logit)
+			s->candidates[s->n++] = (struct candidate){
+				.logit = last->logit, .token = (int32_t)t};
+}
+
 /* TopPLogitsWarper: a token goes when it and all less likely ones together hold at most 1 - top_p;
  * one always stays. */
 static void cut_top_p(struct sampler *s, float top_p)
@@ -230,7 +246,7 @@ static void cut_min_p(struct sampler *s, float min_p)
 }
 
 /* TypicalLogitsWarper (Meister et al. 2022): tokens whose surprise is closest to the entropy stay,
- * until they hold typical_p. */
+ * until they hold typical_p, and those that are as close as the last. */
 static void cut_typical_p(struct sampler *s, float typical_p)
 {
 	double entropy = 0, mass = 0, max = highest(s), log_sum = 0;
@@ -251,6 +267,8 @@ static void cut_typical_p(struct sampler *s, float typical_p)
 	do
 		mass += exp(s->candidates[n++].logit - log_sum);
 	while (n < s->n && mass < (double)typical_p);
+	while (n < s->n && s->candidates[n].key == s->candidates[n - 1].key)
+		n++;
 	s->n = n;
 }
 
@@ -267,10 +285,10 @@ static void warp(struct sampler *s, uint32_t vocab, const struct sample_row *row
 		max = 0;
 	for (uint32_t t = 0; t < vocab; t++)
 		s->logits[t] = (s->logits[t] - max) / row->temperature;
-	s->sorted = row->top_k > 0 && row->top_k < vocab;
-	if (s->sorted) {
-		s->n = select_top(s->logits, vocab, row->top_k, s->candidates);
+	if (row->top_k > 0 && row->top_k < vocab) {
+		cut_top_k(s, vocab, row->top_k);
 	} else {
+		s->sorted = false;
 		s->n = 0;
 		for (uint32_t t = 0; t < vocab; t++)
 			if (isfinite(s->logits[t]))

@@ -3,8 +3,8 @@
  * Names, order and cut rules are those of Hugging Face transformers (4.57 LogitsProcessor and
  * LogitsWarper): logit_bias, repetition penalty (prompt and reply), presence and frequency
  * penalties (reply only), mask, temperature, top_k, top_p, min_p, typical_p. Greedy applies
- * everything up to the mask and takes the maximum. Equal logits go by token id, the lower first, in
- * every cut and in greedy.
+ * everything up to the mask and takes the maximum. Of equal logits top_k and typical_p keep all or
+ * none; greedy and top_p, where transformers leaves it to a sort, take the lower token first.
  *
  * The draw is Philox4x32-10 with key = seed and counter = step: it depends on nothing else, so a
  * reply can be repeated. */

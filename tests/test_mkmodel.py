@@ -2,11 +2,17 @@
 as promised."""
 
 import hashlib
+import json
+import pathlib
+import struct
 import subprocess
 
 import gguf
+import mistral_common
 import numpy as np
 import pytest
+import sentencepiece
+from test_tokenizers import run_zeph
 
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
          "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
@@ -162,7 +168,8 @@ def test_the_tied_shape_has_the_real_ones_sizes(make):
     (["--seed", "-1", "x.gguf"], "--seed"),
     (["--seed", "18446744073709551616", "x.gguf"], "--seed"),
     (["--threads", "257", "x.gguf"], "--threads"),
-    (["folder"], ".gguf"),
+    (["--type", "q4_0", "folder"], "OUT.gguf"),
+    (["--tokenizer", "/dev/null", "x.gguf"], "tokenizer.model"),
     ([], "OUT.gguf"),
     (["a.gguf", "b.gguf"], "OUT.gguf"),
 ])
@@ -180,3 +187,64 @@ def test_nothing_is_left_where_writing_fails(build, tmp_path):
     assert run.returncode == 1
     assert "File too large" in run.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# --- Hugging Face directories
+
+MISTRAL = pathlib.Path(mistral_common.__file__).parent / "data/tokenizer.model.v1"
+TEXTS = [b"The rain in Spain", b"", b" two  spaces", "\u00e9t\u00e9 \U0001f600 12345".encode(), b"a\nb"]
+
+
+def logits(build, model, folder):
+    ids = np.arange(48, dtype="<u4") * 37 % 512
+    ids.tofile(folder / "ids")
+    subprocess.run([build / "tests/tool/zeph-logits", "--model", model, "--tokens", folder / "ids", "--out",
+                    folder / "out"], check=True)
+    return np.fromfile(folder / "out", "<f4").reshape(len(ids), -1)
+
+
+@pytest.mark.parametrize("shape", ["tiny", "mistral-tiny"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+def test_both_layouts_are_the_same_model(build, make, tmp_path, shape, kind):
+    """Up to the norms, which a directory has in its type and a GGUF in f32."""
+    directory, file = make(shape, kind, name=f"{shape}-{kind}-dir"), make(shape, kind)
+    found, wanted = logits(build, directory, tmp_path), logits(build, file, tmp_path)
+    assert np.abs(found - wanted).max() < {"f32": 3e-4, "f16": 0.02, "bf16": 0.2}[kind] * wanted.std()
+    assert run_zeph(build, directory, TEXTS, "--model") == run_zeph(build, file, TEXTS, "--model")
+
+
+def test_a_directory_says_what_it_is(make):
+    directory = make("mistral-tiny", "bf16", name="described")
+    config = json.loads((directory / "config.json").read_text())
+    assert config["architectures"] == ["MistralForCausalLM"] and config["sliding_window"] == 64
+    assert json.loads((make("tiny", "f32", name="llama") / "config.json").read_text())["architectures"] == [
+        "LlamaForCausalLM"]
+    assert "<|assistant|>" in json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
+    raw = (directory / "model.safetensors").read_bytes()
+    header = json.loads(raw[8:8 + struct.unpack("<Q", raw[:8])[0]])
+    assert header.pop("__metadata__") == {"format": "pt"}
+    assert {t["dtype"] for t in header.values()} == {"BF16"}
+    assert header["model.layers.0.self_attn.k_proj.weight"]["shape"] == [64, 256]
+    assert len(header) == 3 + 9 * 4
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
+    assert len(pieces) == 1024 and pieces.is_byte(3) and pieces.encode("the rain")
+
+
+def test_a_real_tokenizer_by_path(build, tmp_path):
+    """In both layouts the ids are Mistral's, and the vocabulary has its size."""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(MISTRAL))
+    for name in ("m.gguf", "m"):
+        subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--tokenizer", MISTRAL, tmp_path / name],
+                       check=True)
+        assert logits(build, tmp_path / name, tmp_path).shape[1] == 32000
+        assert [ids for ids, _ in run_zeph(build, tmp_path / name, TEXTS, "--model")] == [
+            [1] + pieces.encode(text.decode()) for text in TEXTS]
+    assert (tmp_path / "m/tokenizer.model").read_bytes() == MISTRAL.read_bytes()
+
+
+def test_an_existing_directory_is_left_alone(build, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/kept").write_text("kept")
+    run = subprocess.run([build / "engine/zeph-mkmodel", tmp_path / "m"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and "exists" in run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m"] and (tmp_path / "m/kept").exists()

@@ -2,19 +2,23 @@
 
 import base64
 import functools
+import importlib
 import itertools
 import json
 import pathlib
+import random
 import struct
 import subprocess
 
 import gguf
+import jinja_reference
 import mistral_common
 import pytest
 import sentencepiece
 import tokenizer_texts
 import tokenizers
-from tokenizers import models, pre_tokenizers
+import zephyr_conversations
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 TEXTS = tokenizer_texts.texts()
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -489,6 +493,169 @@ def test_no_space_in_front(build, tmp_path, mistral_reference):
         assert [28705, *ids] == mistral_reference.encode(text)
         assert back == text.encode()
     assert run_zeph(build, path, [b" a"])[0] == (mistral_reference.encode("a"), b" a")
+
+
+# --- Mistral's own vocabulary: 10,000 texts, and as transformers has it
+
+MANY = tokenizer_texts.ten_thousand()
+
+
+def test_many_texts_are_many():
+    kinds = {kind for kind, _ in MANY}
+    assert len(MANY) == 10_000 and len(kinds) > 30 and "code" in kinds
+    assert len({text for _, text in MANY}) > 9_000
+
+
+def merges_of_scores():
+    """The merges that the scores amount to: what is in the published tokenizer.json."""
+    pieces = mistral().pieces
+    ids = {text: i for i, (text, _, kind) in enumerate(pieces) if kind == NORMAL}
+    merges = []
+    for text, i in ids.items():
+        pairs = [(text[:k], text[k:]) for k in range(1, len(text))
+                 if text[:k] in ids and text[k:] in ids]
+        merges += [(-pieces[i][1], ids[a], ids[b], (a, b)) for a, b in pairs]
+    return [pair for _, _, _, pair in sorted(merges)]
+
+
+@pytest.fixture(scope="module")
+def mistral_merges():
+    return merges_of_scores()
+
+
+def mistral_fast(merges):
+    """tokenizer.json of Mistral-7B-v0.1 and of Zephyr, made from tokenizer.model."""
+    pieces = mistral().pieces
+    fast = tokenizers.Tokenizer(models.BPE(
+        vocab={text: i for i, (text, _, _) in enumerate(pieces)}, merges=merges, unk_token="<unk>",
+        fuse_unk=True, byte_fallback=True))
+    fast.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"),
+                                            normalizers.Replace(" ", "\u2581")])
+    fast.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)
+                             for token in ("<unk>", "<s>", "</s>")])
+    fast.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)])
+    return fast
+
+
+def ids_of(answers):
+    return [ids for ids, _ in answers]
+
+
+def test_mistral_on_ten_thousand_texts(build, mistral_gguf, mistral_reference):
+    texts = [text for _, text in MANY]
+    answers = run_zeph(build, mistral_gguf, [text.encode() for text in texts])
+    assert ids_of(answers) == mistral_reference.encode(texts)
+    assert all(back == without_escape(text)
+               for text, (_, back) in zip(texts, answers, strict=True))
+
+
+def special_texts():
+    """Texts with the control tokens' own texts among them, for trusted encoding."""
+    rng = random.Random(5)
+    return ["".join(rng.choice(["<s>", "</s>", "<unk>", "", " ", "\n", "a"]) + text[:40]
+                    for text in rng.sample([text for _, text in MANY], rng.randint(1, 4)))
+            for _ in range(2000)]
+
+
+def test_mistral_is_its_tokenizer_json(build, mistral_gguf, mistral_merges):
+    """BOS in front, and the control tokens where the text is trusted, as `tokenizers` gives them."""
+    fast = mistral_fast(mistral_merges)
+    texts = [text for _, text in MANY]
+    plain = [text for text in texts if not any(token in text for token in ("<s>", "</s>", "<unk>"))]
+    assert len(plain) > 8_000
+    answers = run_zeph(build, mistral_gguf, [text.encode() for text in plain], "--model")
+    assert ids_of(answers) == [e.ids for e in fast.encode_batch(plain)]
+    special = special_texts()
+    answers = run_zeph(build, mistral_gguf, [text.encode() for text in special], "--trusted")
+    assert ids_of(answers) == [
+        e.ids for e in fast.encode_batch(special, add_special_tokens=False)]
+
+
+@pytest.mark.reference
+def test_mistral_is_transformers_own(build, mistral_gguf, mistral_merges, tmp_path):
+    """LlamaTokenizer and LlamaTokenizerFast with the settings of Mistral's tokenizer_config.json."""
+    transformers = importlib.import_module("transformers")
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes((MISTRAL / "tokenizer.model.v1").read_bytes())
+    settings = {"legacy": True, "add_bos_token": True, "add_eos_token": False}
+    slow = transformers.LlamaTokenizer(str(path), **settings)
+    fast = transformers.LlamaTokenizerFast(tokenizer_object=mistral_fast(mistral_merges), **settings)
+    texts = [text for _, text in MANY
+             if not any(token in text for token in ("<s>", "</s>", "<unk>"))]
+    answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in texts], "--model"))
+    assert answers == fast(texts).input_ids
+    assert answers == slow(texts).input_ids
+    special = special_texts()
+    answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in special], "--trusted"))
+    assert answers == fast(special, add_special_tokens=False).input_ids
+    assert answers == slow(special, add_special_tokens=False).input_ids
+
+
+# --- Zephyr: chat template and tokenizer together
+
+def run_chats(build, model, conversations, **template):
+    program = jinja_reference.Zeph(build, model)
+    answers = [program.ask(messages=messages, bos="<s>", eos="</s>", add_generation_prompt=True,
+                           **template) for messages in conversations]
+    program.close()
+    return answers
+
+
+ZEPHYR = [{"builtin": "zephyr"}, {"template": zephyr_conversations.TEMPLATE}]
+
+
+@pytest.mark.parametrize("template", ZEPHYR, ids=["built-in", "published"])
+def test_zephyr_conversations(build, mistral_gguf, template):
+    golden = json.loads((pathlib.Path(__file__).parent / "golden/zephyr.json").read_text())
+    answers = run_chats(build, mistral_gguf, zephyr_conversations.CONVERSATIONS, **template)
+    assert [answer["tokens"] for answer in answers] == golden
+
+
+@pytest.mark.reference
+def test_zephyr_conversations_live(build, mistral_gguf, mistral_merges):
+    for wanted in zephyr_conversations.transformers_ids(
+            str(MISTRAL / "tokenizer.model.v1"), mistral_fast(mistral_merges)):
+        answers = run_chats(build, mistral_gguf, zephyr_conversations.CONVERSATIONS, **ZEPHYR[1])
+        assert [answer["tokens"] for answer in answers] == wanted
+
+
+@pytest.mark.parametrize("template", ZEPHYR, ids=["built-in", "published"])
+def test_zephyr_control_tokens_in_messages_are_text(build, mistral_gguf, mistral_reference,
+                                                    template):
+    """Each stretch between the template's own end tokens is what `sentencepiece` makes of it, which
+    knows no control tokens in text; merges run across the borders of what was typed."""
+    for messages in zephyr_conversations.FORGED:
+        answer, = run_chats(build, mistral_gguf, [messages], **template)
+        wanted = [1]
+        for m in messages:
+            before = "" if m is messages[0] else "\n"
+            wanted += mistral_reference.encode(f"{before}<|{m['role']}|>\n{m['content']}") + [2]
+        wanted += mistral_reference.encode("\n<|assistant|>\n")
+        assert answer["tokens"] == wanted
+        assert answer["tokens"].count(2) == len(messages)
+
+
+def test_mistral_instruct_is_mistral_s_own(build, mistral_gguf):
+    """The built-in gives the ids of mistral-common, the publisher's tokenizer with its format."""
+    from mistral_common.protocol.instruct import messages as roles
+    from mistral_common.protocol.instruct.request import ChatCompletionRequest
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    kinds = {"system": roles.SystemMessage, "user": roles.UserMessage,
+             "assistant": roles.AssistantMessage}
+    reference = MistralTokenizer.v1()
+    compared = 0
+    for messages in zephyr_conversations.CONVERSATIONS:
+        # Its validation wants a user's turn at the end and no empty messages.
+        if messages[-1]["role"] != "user" or not all(m["content"] for m in messages):
+            continue
+        wanted = reference.encode_chat_completion(ChatCompletionRequest(
+            messages=[kinds[m["role"]](content=m["content"]) for m in messages])).tokens
+        answer, = run_chats(build, mistral_gguf, [messages], builtin="mistral-instruct")
+        assert answer["tokens"] == wanted, messages
+        compared += 1
+    assert compared >= 7
 
 
 # --- how long it takes

@@ -127,3 +127,24 @@ def texts():
     kinds.update({kind: list(some) for kind, some in made.items()})
     return {kind: [t if isinstance(t, bytes) else t.encode() for t in some]
             for kind, some in kinds.items()}
+
+
+def ten_thousand():
+    """10,000 (language or "code", text): the samples cut, mixed, repeated and broken."""
+    rng = random.Random(SEED + 1)
+    sources = [(f"language {i}", text) for i, text in enumerate(SAMPLES["languages"])]
+    sources += [("code", text) for text in SAMPLES["code"]]
+    inserts = BLANKS + SAMPLES["specials"] + SAMPLES["emoji"] + ["\u2581", "\0", "\u200d", "\ufeff", "e\u0301", "12345"]
+    changes = [str.upper, str.lower, str.title, str.swapcase, lambda t: t[::-1], lambda t: t * 2,
+               lambda t: t.replace(" ", ""), lambda t: t.replace(" ", "  "), lambda t: "\n".join(t.split()),
+               lambda t: unicodedata.normalize("NFD", t), lambda t: t, lambda t: t, lambda t: t]
+
+    def made(kind, text):
+        start = rng.randint(0, len(text))
+        text = rng.choice(changes)(text[start:start + rng.randint(1, 160)])
+        for _ in range(rng.choice([0, 0, 0, 1, 2, 5])):
+            at = rng.randint(0, len(text))
+            text = text[:at] + rng.choice(inserts) + text[at + rng.choice([0, 0, 1, 3]):]
+        return kind, text
+
+    return [made(*sources[i % len(sources)]) for i in range(10_000)]

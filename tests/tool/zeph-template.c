@@ -1,8 +1,10 @@
 /* Renders chat templates for the tests: one JSON object a line in, one out.
  *
+ *   zeph-template [MODEL.gguf]
+ *
  * In:  {"template": text | "builtin": name, "messages": [{"role", "content"}], "bos", "eos",
  *       "add_generation_prompt": bool}
- * Out: {"text", "spans": [[bytes, trusted], …]}
+ * Out: {"text", "spans": [[bytes, trusted], …], "tokens": [ids] by that model's tokenizer}
  *      {"error": sentence, "code": errno's name, "stage": "compile" or "render"} */
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +13,10 @@
 
 #include <jansson.h>
 
+#include "engine/gguf.h"
+#include "engine/source_gguf.h"
 #include "engine/template.h"
+#include "engine/tokenizer.h"
 
 static const char *code_name(int r)
 {
@@ -47,7 +52,20 @@ static json_t *failed(int r, const char *error, const char *stage)
 	return out;
 }
 
-static json_t *rendered(const struct rendering *r)
+static json_t *tokens_of(const struct tokenizer *t, const struct rendering *r)
+{
+	json_t *out = json_array();
+	struct token_list ids = {0};
+
+	if (tokenizer_encode(t, r->spans, r->n_spans, TOKENIZE_MODEL, &ids) < 0)
+		json_array_append_new(out, json_string("failed"));
+	for (size_t i = 0; i < ids.n; i++)
+		json_array_append_new(out, json_integer(ids.ids[i]));
+	token_list_done(&ids);
+	return out;
+}
+
+static json_t *rendered(const struct tokenizer *t, const struct rendering *r)
 {
 	json_t *out = json_object(), *spans = json_array();
 	size_t i;
@@ -65,10 +83,12 @@ static json_t *rendered(const struct rendering *r)
 			json_pack("[I, b]", (json_int_t)r->spans[i].len, r->spans[i].trusted));
 	json_object_set_new(out, "text", text);
 	json_object_set_new(out, "spans", spans);
+	if (t)
+		json_object_set_new(out, "tokens", tokens_of(t, r));
 	return out;
 }
 
-static json_t *answer(const json_t *request)
+static json_t *answer(const struct tokenizer *tokenizer, const json_t *request)
 {
 	const json_t *messages = json_object_get(request, "messages");
 	const json_t *source = json_object_get(request, "template");
@@ -102,29 +122,53 @@ static json_t *answer(const json_t *request)
 	r = template_render(t, list, n,
 		json_is_true(json_object_get(request, "add_generation_prompt")), &rendering, error,
 		sizeof(error));
-	out = r < 0 ? failed(r, error, "render") : rendered(&rendering);
+	out = r < 0 ? failed(r, error, "render") : rendered(tokenizer, &rendering);
 	rendering_done(&rendering);
 	template_free(t);
 	free(list);
 	return out;
 }
 
-int main(void)
+/* NULL after a message. */
+static struct tokenizer *read_tokenizer(const char *path)
 {
+	char error[256];
+	const struct model_refusal why = {error, sizeof(error)};
+	struct tokenizer_source source = {0};
+	struct tokenizer *t = NULL;
+	struct gguf *g = NULL;
+	int r;
+
+	r = gguf_open(path, &g, error, sizeof(error));
+	if (r == 0)
+		r = source_gguf_tokenizer(g, &source, &why);
+	if (r == 0)
+		r = tokenizer_new(&source, &t, error, sizeof(error));
+	if (r < 0)
+		fprintf(stderr, "zeph-template: %s: %s\n", path, error);
+	tokenizer_source_done(&source);
+	gguf_close(g);
+	return t;
+}
+
+int main(int argc, char **argv)
+{
+	struct tokenizer *t = argc > 1 ? read_tokenizer(argv[1]) : NULL;
 	char *line = NULL;
 	size_t capacity = 0;
 	ssize_t n;
+	int status = argc > 1 && !t ? 1 : 0;
 
-	while ((n = getline(&line, &capacity, stdin)) > 0) {
+	while (status == 0 && (n = getline(&line, &capacity, stdin)) > 0) {
 		json_error_t e;
 		json_t *request = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, &e), *out;
 
 		if (!request) {
 			fprintf(stderr, "zeph-template: %s\n", e.text);
-			free(line);
-			return 2;
+			status = 2;
+			break;
 		}
-		out = answer(request);
+		out = answer(t, request);
 		json_dumpf(out, stdout, JSON_COMPACT);
 		putchar('\n');
 		fflush(stdout);
@@ -132,5 +176,6 @@ int main(void)
 		json_decref(request);
 	}
 	free(line);
-	return 0;
+	tokenizer_free(t);
+	return status;
 }

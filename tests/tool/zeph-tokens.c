@@ -1,31 +1,34 @@
 /* Texts to token ids and back, for tests that compare with other tokenizers.
  *
- *   zeph-tokens [--no-jit] [--trusted] [--model] [--time N] MODEL.gguf
+ *   zeph-tokens [--no-jit] [--trusted] [--model] [--time N] MODEL
  *
  * Reads from stdin texts, each as its length (32 bits, this machine's order) and bytes, until the
  * input ends. Writes for each: the number of ids, the ids, the length of the detokenised text, its
- * bytes. --time N tokenises each text N times and writes the seconds of the fastest to stderr. */
+ * bytes. --time N tokenises each text N times and writes the processor seconds of the fastest to
+ * stderr. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
-#include "engine/gguf.h"
+#include "engine/source_gguf.h"
+#include "engine/source_hf.h"
 #include "engine/tokenizer.h"
 
 static double seconds(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static int write_counted(uint32_t count, const void *items, size_t item_bytes)
 {
 	return fwrite(&count, sizeof(count), 1, stdout) == 1 &&
-	       fwrite(items, item_bytes, count, stdout) == count;
+	       (count == 0 || fwrite(items, item_bytes, count, stdout) == count);
 }
 
 /* 0, or the exit status. */
@@ -86,13 +89,34 @@ static int answer_all(const struct tokenizer *t, bool trusted, unsigned flags, u
 	return status;
 }
 
+/* Of a GGUF file or a Hugging Face directory; neither needs weights. */
+static int open_tokenizer(const char *path, struct tokenizer **ret, char *error, size_t error_size)
+{
+	const struct model_refusal why = {error, error_size};
+	struct tokenizer_source source = {0};
+	struct gguf *g;
+	struct stat st;
+	int r;
+
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return hf_open_tokenizer(path, ret, &why);
+	r = gguf_open(path, &g, error, error_size);
+	if (r < 0)
+		return r;
+	r = source_gguf_tokenizer(g, &source, &why);
+	if (r == 0)
+		r = tokenizer_new(&source, ret, error, error_size);
+	tokenizer_source_done(&source);
+	gguf_close(g);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned flags = 0;
 	unsigned long repeat = 0;
 	bool trusted = false;
 	struct tokenizer *t;
-	struct gguf *g;
 	char error[256];
 	int i, status;
 
@@ -113,16 +137,10 @@ int main(int argc, char **argv)
 				"MODEL.gguf\n");
 		return 2;
 	}
-	if (gguf_open(argv[i], &g, error, sizeof(error)) < 0) {
+	if (open_tokenizer(argv[i], &t, error, sizeof(error)) < 0) {
 		fprintf(stderr, "zeph-tokens: %s: %s\n", argv[i], error);
 		return 1;
 	}
-	if (tokenizer_new(g, &t, error, sizeof(error)) < 0) {
-		fprintf(stderr, "zeph-tokens: %s: %s\n", argv[i], error);
-		gguf_close(g);
-		return 1;
-	}
-	gguf_close(g);
 	status = answer_all(t, trusted, flags, repeat);
 	tokenizer_free(t);
 	return fflush(stdout) == 0 ? status : 1;

@@ -68,7 +68,7 @@ static struct fixture *fixture_new(uint32_t window)
 		.vocab = VOCAB,
 		.context = CONTEXT,
 		.rms_eps = 1e-5f,
-		.rope_theta = 10000,
+		.rope.theta = 10000,
 		.attention = {.n_heads = HEADS,
 			.n_kv_heads = KV_HEADS,
 			.head_dim = HEAD_DIM,
@@ -91,7 +91,7 @@ static struct fixture *fixture_new(uint32_t window)
 	f->weights.output = random_weight(f, VOCAB, DIM, 0.7f, 0);
 	table = malloc(CONTEXT * HEAD_DIM * sizeof(*table));
 	assert_non_null(table);
-	rope_table(table, CONTEXT, HEAD_DIM, 10000);
+	rope_table(table, CONTEXT, HEAD_DIM, &(struct rope){.theta = 10000}, NULL);
 	assert_int_equal(f->backend->ops->weight_put(f->backend,
 				 &(struct tensor){.name = "rope",
 					 .dtype = DTYPE_F32,

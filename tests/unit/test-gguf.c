@@ -168,7 +168,7 @@ static void sample(struct file *f, uint32_t version)
 static void versions_2_and_3_are_read(void **state)
 {
 	static struct file f;
-	struct gguf_string s;
+	struct slice s;
 	struct gguf *g;
 	uint32_t version;
 	uint64_t u;
@@ -204,7 +204,7 @@ static void a_value_of_another_type_is_einval_and_a_missing_one_enoent(void **st
 {
 	static struct file f;
 	struct gguf_strings *strings;
-	struct gguf_string s;
+	struct slice s;
 	struct gguf *g;
 	uint64_t u = 7;
 	int32_t *i32s;

@@ -17,6 +17,7 @@
 #include "engine/gguf_write.h"
 #include "engine/mkmodel.h"
 #include "engine/model.h"
+#include "engine/source.h"
 
 /* Two layers of dim 8, 2 heads of 4, 1 KV head, ffn 12, vocabulary 10. */
 struct sample {
@@ -197,7 +198,7 @@ static void a_plain_file_is_read(void **state)
 	assert_int_equal(c->vocab, 10);
 	assert_int_equal(c->context, 64);
 	assert_true(c->rms_eps == 1e-5f);
-	assert_true(c->rope_theta == 10000);
+	assert_true(c->rope.theta == 10000);
 	assert_int_equal(c->attention.n_heads, 2);
 	assert_int_equal(c->attention.n_kv_heads, 1);
 	assert_int_equal(c->attention.head_dim, 4);
@@ -317,10 +318,9 @@ static void what_is_not_implemented_is_refused_by_name(void **state)
 		{.key = "llama.logit_scale", .kind = EXTRA_F32, .f32 = 0.5f},
 		{.key = "llama.embedding_scale", .kind = EXTRA_F32, .f32 = 12},
 		{.key = "llama.residual_scale", .kind = EXTRA_F32, .f32 = 0.2f},
-		{.key = "llama.rope.scaling.factor", .kind = EXTRA_F32, .f32 = 4},
-		{.key = "llama.rope.scale_linear", .kind = EXTRA_F32, .f32 = 4},
-		{.key = "llama.rope.scaling.type", .kind = EXTRA_STRING, .string = "yarn"},
-		{.key = "llama.rope.scaling.type", .kind = EXTRA_STRING, .string = "linear"},
+		{.key = "llama.rope.scaling.type", .kind = EXTRA_STRING, .string = "longrope"},
+		{.key = "llama.rope.scaling.attn_factor", .kind = EXTRA_F32, .f32 = 2},
+		{.key = "llama.rope.scaling.yarn_log_multiplier", .kind = EXTRA_F32, .f32 = 0.1f},
 		{.key = "llama.attention.causal", .kind = EXTRA_BOOL, .u32 = 0},
 		{.key = "llama.use_parallel_residual", .kind = EXTRA_BOOL, .u32 = 1},
 		{.key = "llama.final_logit_softcapping", .kind = EXTRA_F32, .f32 = 30},
@@ -398,9 +398,9 @@ static void every_needed_tensor_is_demanded_with_its_shape(void **state)
 
 static void tensors_without_use_are_refused_by_name(void **state)
 {
-	static const char *const names[] = {"rope_freqs.weight", "blk.0.attn_q_norm.weight",
-		"blk.2.attn_norm.weight", "blk.0.attn_norm", "blk.00.attn_norm.weightx",
-		"blk.-1.attn_norm.weight", "token_embd.bias", "x"};
+	static const char *const names[] = {"blk.0.attn_q_norm.weight", "blk.2.attn_norm.weight",
+		"blk.0.attn_norm", "blk.00.attn_norm.weightx", "blk.-1.attn_norm.weight",
+		"token_embd.bias", "x"};
 	size_t i;
 
 	for (i = 0; i < sizeof(names) / sizeof(*names); i++) {
@@ -583,7 +583,7 @@ static void weights_go_up_once_each(void **state)
 	assert_int_equal(backend_new_reference(1, &b), 0);
 	if (weights_load(m, &b, 1, NULL, 32, &progress, &w, error, sizeof(error)) < 0)
 		fail_msg("refused: %s", error);
-	assert_int_equal(seen.n, gguf_n_tensors(m->file));
+	assert_int_equal(seen.n, m->source->n_tensors);
 	assert_int_equal(seen.last, seen.total);
 	assert_int_equal(seen.total, m->config.tensor_bytes);
 	assert_ptr_not_equal(w->output, w->embed);
@@ -595,7 +595,7 @@ static void weights_go_up_once_each(void **state)
 	weights_free(w);
 
 	/* a load can be stopped at any tensor, and leaves nothing behind */
-	for (seen.stop_at = 1; seen.stop_at <= gguf_n_tensors(m->file); seen.stop_at++) {
+	for (seen.stop_at = 1; seen.stop_at <= m->source->n_tensors; seen.stop_at++) {
 		seen.n = 0;
 		seen.last = 0;
 		assert_int_equal(

@@ -14,9 +14,9 @@
 #include "engine/utf8.h"
 
 /* A vocabulary of this test's own, in place of a tokenizer: the pieces of the text in hand. */
-static struct gguf_string pieces[64];
+static struct slice pieces[64];
 
-struct gguf_string tokenizer_piece(const struct tokenizer *t, int32_t id)
+struct slice tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
 	(void)t;
 	return pieces[id];
@@ -79,7 +79,7 @@ static uint32_t cut(const char *text, size_t len, uint64_t cuts)
 	for (size_t i = 0; i < len; i++) {
 		if (i + 1 < len && !(cuts >> i & 1))
 			continue;
-		pieces[n++] = (struct gguf_string){text + from, i + 1 - from};
+		pieces[n++] = (struct slice){text + from, i + 1 - from};
 		from = i + 1;
 	}
 	return n;

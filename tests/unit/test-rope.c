@@ -24,6 +24,8 @@ static const struct {
 };
 #define N_GOLDEN (sizeof(golden) / sizeof(*golden))
 
+static const struct rope unscaled = {.theta = 10000};
+
 static void the_table_is_numpys(void **state)
 {
 	const uint32_t positions = 32768;
@@ -38,7 +40,8 @@ static void the_table_is_numpys(void **state)
 			free(table);
 			table = malloc((size_t)positions * dim * sizeof(*table));
 			assert_non_null(table);
-			rope_table(table, positions, dim, golden[i].theta);
+			rope_table(table, positions, dim, &(struct rope){.theta = golden[i].theta},
+				NULL);
 		}
 		row = table + (size_t)golden[i].position * dim;
 		assert_float_equal(row[golden[i].pair], golden[i].cosine, 0x1p-24);
@@ -52,7 +55,7 @@ static void position_0_turns_nothing(void **state)
 	float row[128];
 	uint32_t i;
 
-	rope_table(row, 1, 128, 10000);
+	rope_table(row, 1, 128, &unscaled, NULL);
 	for (i = 0; i < 64; i++)
 		assert_true(row[i] == 1 && row[64 + i] == 0);
 }
@@ -61,8 +64,8 @@ static void a_table_is_a_prefix_of_a_longer_one(void **state)
 {
 	static float shorter[17 * 64], longer[33 * 64];
 
-	rope_table(shorter, 17, 64, 10000);
-	rope_table(longer, 33, 64, 10000);
+	rope_table(shorter, 17, 64, &unscaled, NULL);
+	rope_table(longer, 33, 64, &unscaled, NULL);
 	assert_memory_equal(shorter, longer, sizeof(shorter));
 }
 
@@ -70,7 +73,7 @@ static void no_position_is_no_write(void **state)
 {
 	float guard = 7;
 
-	rope_table(&guard, 0, 64, 10000);
+	rope_table(&guard, 0, 64, &unscaled, NULL);
 	assert_true(guard == 7);
 }
 

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "engine/limits.h"
+#include "engine/source_gguf.h"
 #include "engine/tokenizer.h"
 
 /* A GGUF file of metadata alone, in memory. */
@@ -98,6 +99,7 @@ static struct file file_new(const char *model)
 /* Makes the tokenizer and closes the file. */
 static int file_open(struct file *f, struct tokenizer **ret, char *error, size_t error_size)
 {
+	struct tokenizer_source source = {0};
 	struct gguf *g;
 	int r;
 
@@ -106,7 +108,10 @@ static int file_open(struct file *f, struct tokenizer **ret, char *error, size_t
 	close(f->fd);
 	if (r < 0)
 		fail_msg("%s", error);
-	r = tokenizer_new(g, ret, error, error_size);
+	r = source_gguf_tokenizer(g, &source, &(struct model_refusal){error, error_size});
+	if (r == 0)
+		r = tokenizer_new(&source, ret, error, error_size);
+	tokenizer_source_done(&source);
 	gguf_close(g);
 	return r;
 }

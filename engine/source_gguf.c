@@ -1,14 +1,15 @@
-/* What the metadata of a llama-architecture GGUF says, checked and bounded.
+/* A llama-architecture GGUF as a model's source: its metadata checked and bounded, its tensors by
+ * their names. The source keeps the file open.
  *
  * The rule for everything here: a key that changes the arithmetic is either implemented or, unless
  * it has its neutral value, refused by name. Nothing is ignored in silence. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-#include "engine/model_file.h"
+#include "engine/source_gguf.h"
 
 #define ARCHITECTURE "llama"
 #define PREFIX       ARCHITECTURE "."
@@ -78,6 +79,9 @@ static const char *const known_keys[] = {
 	PREFIX "feed_forward_length",
 	PREFIX "rope.dimension_count",
 	PREFIX "rope.freq_base",
+	PREFIX "rope.scale_linear",
+	PREFIX "rope.scaling.attn_factor",
+	PREFIX "rope.scaling.factor",
 	PREFIX "rope.scaling.finetuned",
 	PREFIX "rope.scaling.original_context_length",
 	PREFIX "rope.scaling.type",
@@ -101,18 +105,15 @@ static const struct neutral {
 	{PREFIX "final_logit_softcapping", 0, "soft-capped logits"},
 	{PREFIX "logit_scale", 1, "a logit scale"},
 	{PREFIX "residual_scale", 1, "a residual scale"},
-	{PREFIX "rope.scale_linear", 1, "scaled RoPE"},
-	{PREFIX "rope.scaling.attn_factor", 1, "scaled RoPE"},
-	{PREFIX "rope.scaling.factor", 1, "scaled RoPE"},
 	{PREFIX "use_parallel_residual", 0, "parallel residuals"},
 };
 
-static bool is(struct gguf_string s, const char *text)
+static bool is(struct slice s, const char *text)
 {
 	return s.len == strlen(text) && memcmp(s.text, text, s.len) == 0;
 }
 
-static int check_key(const struct gguf *g, struct gguf_string key, const struct model_refusal *why)
+static int check_key(const struct gguf *g, struct slice key, const struct model_refusal *why)
 {
 	size_t i;
 
@@ -141,24 +142,54 @@ static int check_key(const struct gguf *g, struct gguf_string key, const struct 
 		(int)(key.len < 100 ? key.len : 100), key.text);
 }
 
-/* Only unscaled RoPE. */
-static int check_rope_scaling(const struct gguf *g, const struct model_refusal *why)
+/* rope.scaling.*, as llama.cpp reads it: without a type, a factor is linear. YaRN's attention
+ * factor is attn_factor (1 + 0.1 ln factor). Llama 3's frequencies come as a tensor. */
+static int read_rope(const struct gguf *g, struct model_config *c, const struct model_refusal *why)
 {
-	struct gguf_string type;
+	const float theta = 10000, one = 1;
+	float factor, old_factor, attention_factor;
+	struct rope *rope = &c->rope;
+	struct slice type = {"", 0};
 	int r;
 
 	r = gguf_get_string(g, PREFIX "rope.scaling.type", &type);
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
+	if (r < 0 && r != -ENOENT)
 		return model_refuse(why, -EINVAL,
 			"key " PREFIX "rope.scaling.type: a string expected, found another type");
-	if (!is(type, "none"))
+	if ((r = read_float(g, PREFIX "rope.freq_base", &theta, 1, 1e12, &rope->theta, why)) < 0 ||
+		(r = read_float(g, PREFIX "rope.scale_linear", &one, 1, 1e6, &old_factor, why)) <
+			0 ||
+		(r = read_float(
+			 g, PREFIX "rope.scaling.factor", &old_factor, 1, 1e6, &factor, why)) < 0 ||
+		(r = read_float(g, PREFIX "rope.scaling.attn_factor", &one, 1e-3, 1e3,
+			 &attention_factor, why)) < 0)
+		return r;
+	if (attention_factor != 1 && !is(type, "yarn"))
 		return model_refuse(why, -ENOTSUP,
 			"key " PREFIX
-			"rope.scaling.type: \"none\" expected, found \"%.*s\", which is "
-			"not implemented",
+			"rope.scaling.attn_factor: 1 expected without yarn, found %g, "
+			"which is not implemented",
+			(double)attention_factor);
+	rope->factor = factor;
+	rope->attention_factor = attention_factor;
+	if (type.len == 0 || is(type, "linear")) {
+		rope->kind = factor == 1 ? ROPE_UNSCALED : ROPE_LINEAR;
+	} else if (is(type, "none")) {
+		rope->kind = ROPE_UNSCALED;
+	} else if (is(type, "yarn")) {
+		rope->kind = ROPE_YARN;
+		rope->beta_fast = 32;
+		rope->beta_slow = 1;
+		rope->truncate = true;
+		rope->attention_factor *= rope_yarn_attention(factor, 1);
+		return read_u32(g, PREFIX "rope.scaling.original_context_length", NULL, 1,
+			MODEL_CONTEXT_MAX, &rope->original_context, why);
+	} else {
+		return model_refuse(why, -ENOTSUP,
+			"key " PREFIX "rope.scaling.type: \"none\", \"linear\" or \"yarn\" "
+			"expected, found \"%.*s\", which is not implemented",
 			(int)(type.len < 40 ? type.len : 40), type.text);
+	}
 	return 0;
 }
 
@@ -218,7 +249,7 @@ static int read_attention(
 
 /* Files made before the key existed are Mistral-7B-v0.1 and its fine-tune Zephyr-7B-beta, whose
  * config.json says 4096. A name is compared by its letters and digits alone. */
-static bool had_window(struct gguf_string name)
+static bool had_window(struct slice name)
 {
 	char letters[128];
 	size_t i, n = 0;
@@ -237,42 +268,25 @@ static bool had_window(struct gguf_string name)
 
 #define WINDOW_UNNAMED 4096 /* keys */
 
-static int read_window(const struct gguf *g, const struct model_options *options,
-	struct model_config *c, char *note, size_t note_size, const struct model_refusal *why)
+static void guess_window(const struct gguf *g, struct model_source *s)
 {
-	uint32_t *window = &c->attention.window;
-	struct gguf_string name;
+	struct slice name;
 
-	note[0] = '\0';
-	if (options && options->sliding_window >= 0) {
-		if (options->sliding_window > INT32_MAX)
-			return model_refuse(why, -EINVAL,
-				"model.sliding_window: 0 to %d expected, found %lld", INT32_MAX,
-				(long long)options->sliding_window);
-		if (*window != (uint32_t)options->sliding_window)
-			snprintf(note, note_size,
-				"sliding window %lld by model.sliding_window (the file says %u; 0 is none)",
-				(long long)options->sliding_window, *window);
-		*window = (uint32_t)options->sliding_window;
-		return 0;
-	}
-	if (!gguf_has(g, PREFIX "attention.sliding_window") &&
-		gguf_get_string(g, "general.name", &name) == 0 && had_window(name)) {
-		*window = WINDOW_UNNAMED;
-		snprintf(note, note_size,
-			"sliding window %u by the model's name; the file has no " PREFIX
-			"attention.sliding_window",
-			*window);
-	}
-	return 0;
+	if (gguf_has(g, PREFIX "attention.sliding_window") ||
+		gguf_get_string(g, "general.name", &name) < 0 || !had_window(name))
+		return;
+	s->config.attention.window = WINDOW_UNNAMED;
+	snprintf(s->window_note, sizeof(s->window_note),
+		"sliding window %u by the model's name; the file has no " PREFIX
+		"attention.sliding_window",
+		WINDOW_UNNAMED);
 }
 
-int model_config_read(const struct gguf *g, const struct model_options *options,
-	struct model_config *ret, char *note, size_t note_size, const struct model_refusal *why)
+static int read_config(
+	const struct gguf *g, struct model_config *ret, const struct model_refusal *why)
 {
-	const float theta = 10000;
 	struct model_config c = {.architecture = ARCHITECTURE};
-	struct gguf_string s;
+	struct slice s;
 	size_t i;
 	int r;
 
@@ -294,10 +308,6 @@ int model_config_read(const struct gguf *g, const struct model_options *options,
 		if (r < 0)
 			return r;
 	}
-	r = check_rope_scaling(g, why);
-	if (r < 0)
-		return r;
-
 	if ((r = read_u32(g, PREFIX "block_count", NULL, 1, MODEL_LAYERS_MAX, &c.n_layers, why)) <
 			0 ||
 		(r = read_u32(g, PREFIX "embedding_length", NULL, 1, MODEL_DIM_MAX, &c.dim, why)) <
@@ -308,16 +318,13 @@ int model_config_read(const struct gguf *g, const struct model_options *options,
 			 why)) < 0 ||
 		(r = read_float(g, PREFIX "attention.layer_norm_rms_epsilon", NULL, 1e-12, 1,
 			 &c.rms_eps, why)) < 0 ||
-		(r = read_float(g, PREFIX "rope.freq_base", &theta, 1, 1e12, &c.rope_theta, why)) <
-			0 ||
-		(r = read_attention(g, &c, why)) < 0 ||
-		(r = read_window(g, options, &c, note, note_size, why)) < 0)
+		(r = read_rope(g, &c, why)) < 0 || (r = read_attention(g, &c, why)) < 0)
 		return r;
 	*ret = c;
 	return 0;
 }
 
-int model_defaults_read(
+static int read_defaults(
 	const struct gguf *g, struct model_defaults *ret, const struct model_refusal *why)
 {
 	const float none = NAN;
@@ -333,5 +340,127 @@ int model_defaults_read(
 			 why)) < 0)
 		return r;
 	*ret = d;
+	return 0;
+}
+
+static const struct source_names names = {
+	.fixed = {[TENSOR_EMBED] = "token_embd.weight",
+		[TENSOR_OUTPUT_NORM] = "output_norm.weight",
+		[TENSOR_OUTPUT] = "output.weight",
+		[TENSOR_ROPE] = "rope_freqs.weight"},
+	.layer_prefix = "blk.",
+	.layer = {[LAYER_ATTN_NORM] = "attn_norm.weight",
+		[LAYER_Q] = "attn_q.weight",
+		[LAYER_K] = "attn_k.weight",
+		[LAYER_V] = "attn_v.weight",
+		[LAYER_O] = "attn_output.weight",
+		[LAYER_BQ] = "attn_q.bias",
+		[LAYER_BK] = "attn_k.bias",
+		[LAYER_BV] = "attn_v.bias",
+		[LAYER_BO] = "attn_output.bias",
+		[LAYER_FFN_NORM] = "ffn_norm.weight",
+		[LAYER_GATE] = "ffn_gate.weight",
+		[LAYER_UP] = "ffn_up.weight",
+		[LAYER_DOWN] = "ffn_down.weight",
+		[LAYER_BGATE] = "ffn_gate.bias",
+		[LAYER_BUP] = "ffn_up.bias",
+		[LAYER_BDOWN] = "ffn_down.bias"},
+};
+
+static int read_tensors(
+	const struct gguf *g, struct model_source *s, const struct model_refusal *why)
+{
+	size_t n = gguf_n_tensors(g), i;
+
+	s->tensors = calloc(n ? n : 1, sizeof(*s->tensors));
+	if (!s->tensors)
+		return model_refuse(why, -ENOMEM, "no memory for a list of %zu tensors", n);
+	for (i = 0; i < n; i++) {
+		const struct gguf_tensor *t = gguf_tensor_at(g, i);
+		struct source_tensor *to = &s->tensors[i];
+
+		to->name = t->name;
+		to->dtype = t->dtype;
+		to->n_dims = t->n_dims;
+		memcpy(to->dims, t->dims, sizeof(to->dims));
+		to->data = t->data;
+		to->bytes = t->bytes;
+	}
+	s->n_tensors = n;
+	s->names = &names;
+	return 0;
+}
+
+static int read_tokenizer(
+	const struct gguf *g, struct model_source *s, const struct model_refusal *why)
+{
+	struct slice kind;
+	int r = gguf_get_string(g, "tokenizer.ggml.model", &kind);
+
+	if (r == -ENOENT || (r == 0 && (is(kind, "none") || is(kind, "no_vocab"))))
+		return 0;
+	return source_gguf_tokenizer(g, &s->tokenizer, why);
+}
+
+static int read_end_ids(
+	const struct gguf *g, struct model_source *s, const struct model_refusal *why)
+{
+	static const char *const keys[] = {"tokenizer.ggml.eos_token_id",
+		"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+	const struct gguf_tensor *embed = gguf_tensor(g, names.fixed[TENSOR_EMBED]);
+	const uint64_t vocab = embed ? embed->dims[1] : MODEL_VOCAB_MAX;
+	uint64_t v;
+	size_t i;
+	int r;
+
+	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		r = gguf_get_u64(g, keys[i], &v);
+		if (r == -ENOENT)
+			continue;
+		if (r < 0 || v >= vocab || v > INT32_MAX)
+			return model_refuse(why, -EINVAL,
+				"key %s: a token id below %llu expected, found %s", keys[i],
+				(unsigned long long)vocab, r < 0 ? "another type" : "a higher one");
+		source_add_end(s, (int32_t)v);
+	}
+	return 0;
+}
+
+static void close_gguf(void *files)
+{
+	gguf_close(files);
+}
+
+int source_read_gguf(struct model_source *s, const char *path, const struct model_refusal *why)
+{
+	struct gguf *g;
+	uint64_t vocab;
+	int r;
+
+	r = gguf_open(path, &g, why->text, why->size);
+	if (r < 0)
+		return r;
+	s->files = g;
+	s->close = close_gguf;
+	s->metadata[0].text = gguf_metadata(g, &s->metadata[0].len);
+	s->n_metadata = 1;
+	if ((r = read_config(g, &s->config, why)) < 0 || (r = read_tensors(g, s, why)) < 0 ||
+		(r = read_defaults(g, &s->defaults, why)) < 0 ||
+		(r = read_tokenizer(g, s, why)) < 0 || (r = read_end_ids(g, s, why)) < 0)
+		return r;
+	guess_window(g, s);
+	s->vocab_name = PREFIX "vocab_size";
+	r = gguf_get_u64(g, s->vocab_name, &vocab);
+	if (r == -EINVAL || (r == 0 && vocab == 0))
+		return model_refuse(why, -EINVAL,
+			"key %s: the rows of token_embd.weight expected, found %s", s->vocab_name,
+			r == 0 ? "0" : "another type");
+	s->stated_vocab = r == 0 ? vocab : 0;
+	if (gguf_get_string(g, "general.name", &s->name) < 0)
+		s->name.len = 0;
+	r = gguf_get_string(g, "tokenizer.chat_template", &s->chat_template);
+	if (r == -EINVAL)
+		snprintf(s->template_error, sizeof(s->template_error),
+			"key tokenizer.chat_template: a string expected, found another type");
 	return 0;
 }
