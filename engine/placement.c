@@ -9,7 +9,7 @@
 
 #include "engine/forward.h"
 #include "engine/kv.h"
-#include "engine/model_file.h"
+#include "engine/source.h"
 
 /* What a backend of a card keeps for itself: staging, a sampler's and attention's partial results.
  */
@@ -34,7 +34,7 @@ struct load {
 };
 
 /* Bytes of a tensor on a card: as in the file, each plane aligned. */
-static uint64_t card_bytes(const struct gguf_tensor *t)
+static uint64_t card_bytes(const struct source_tensor *t)
 {
 	return t ? t->bytes + t->bytes / 64 + 1024 : 0;
 }
@@ -43,15 +43,15 @@ static uint64_t card_bytes(const struct gguf_tensor *t)
 static struct fit_ask ask(const struct load *l, uint64_t *layer_bytes)
 {
 	const struct model_config *c = &l->m->config;
-	const struct gguf *g = l->m->file;
-	const struct gguf_tensor *embed = gguf_tensor(g, "token_embd.weight");
+	const struct model_source *s = l->m->source;
+	const struct source_tensor *embed = s->fixed[TENSOR_EMBED];
 	struct engine_options o = l->o;
 	struct fit_ask a = {
 		.n_layers = c->n_layers,
 		.layer_bytes = layer_bytes,
 		.embed_bytes = card_bytes(embed),
-		.output_bytes = card_bytes(gguf_tensor(g, "output_norm.weight")) +
-				card_bytes(c->tied ? embed : gguf_tensor(g, "output.weight")),
+		.output_bytes = card_bytes(s->fixed[TENSOR_OUTPUT_NORM]) +
+				card_bytes(c->tied ? embed : s->fixed[TENSOR_OUTPUT]),
 		.kv_bytes = kv_page_bytes(c, o.kv_dtype) / c->n_layers,
 		.context_pages = engine_context_pages(c, &o),
 		.kv_wanted_bytes = o.kv_bytes,
@@ -65,7 +65,7 @@ static struct fit_ask ask(const struct load *l, uint64_t *layer_bytes)
 		layer_bytes[i] = 0;
 		for (unsigned k = 0; k < LAYER_TENSORS; k++)
 			layer_bytes[i] += card_bytes(
-				model_layer_tensor(g, i, (enum layer_tensor)k));
+				source_layer_tensor(s, i, (enum layer_tensor)k));
 	}
 	return a;
 }
@@ -130,7 +130,8 @@ static int load_on_host(struct load *l)
 	return build(l);
 }
 
-/* The card holds nothing: the processor takes over, if the choice was ours. */
+/* Nothing runs on the card, for want of memory or for what `why` says: the processor takes over, if
+ * the choice was ours. */
 static int give_up_card(struct load *l, const struct fit *f, const char *why)
 {
 	char name[96], *note = l->placement.note;
@@ -212,7 +213,8 @@ static int load_on_card(struct load *l)
 			break;
 	}
 	free(layer_bytes);
-	if (layers == 0)
+	/* What a card cannot do (a tensor type, say), the processor may, if the choice was ours. */
+	if (layers == 0 || (r < 0 && r != -ECANCELED && l->found.automatic))
 		return give_up_card(l, &f, tried ? l->error : NULL);
 	if (r == 0 && layers < n)
 		tell_split(l, &f);

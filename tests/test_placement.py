@@ -206,6 +206,17 @@ def test_want_of_memory_that_no_sum_foresaw_costs_layers_and_nothing_else(
         assert lines(ledger)[-1][:3] == ["free", "0", "0"]
 
 
+def test_what_the_card_cannot_run_the_processor_does(build, tiny, fake, on_processor):
+    fake(PLENTY, fault="refuse:1")
+    with Zephd(build, tiny) as d, d.connect() as c:
+        at = device(c)
+        assert at["kind"] == "cpu" and reply(c) == on_processor
+        assert at["note"] == ("on the processor: Card 0: tensor rope: the cuda backend does not run "
+                              "type f32")
+    code, said = refused_start(build, tiny, "--device", "cuda")
+    assert code == 78 and "the cuda backend does not run type f32" in said
+
+
 def test_a_card_that_holds_nothing_is_an_error_where_it_was_asked_for(build, tiny, fake):
     fake(RESERVE)
     code, said = refused_start(build, tiny, "--device", "cuda")

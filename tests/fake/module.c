@@ -3,8 +3,9 @@
  * FAKE_CARDS="NAME:SM:TOTAL:FREE,…" in bytes, e.g. "Small:90:8000000:6000000". ZEPH_FAULT is a list
  * of KIND:N: alloc:N fails the N-th allocation of the process, put:N the N-th tensor of the process
  * (both for want of memory), sticky:N loses each backend at its N-th matrix product, hang:N stops
- * there for ever; once:1 lets only the first backend fail so. FAKE_LEDGER names a file that gets a
- * line for each backend that comes ("new CARD") and goes ("free CARD USED PEAK", in bytes). */
+ * there for ever; once:1 lets only the first backend fail so; refuse:1 runs no tensor type.
+ * FAKE_LEDGER names a file that gets a line for each backend that comes ("new CARD") and goes
+ * ("free CARD USED PEAK", in bytes). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,8 @@ static int fake_weight_put(struct backend *b, const struct tensor *t, struct wei
 		snprintf(b->error, sizeof(b->error), "out of memory: %zu bytes wanted", t->bytes);
 		r = -ENOMEM;
 	}
+	if (r == 0 && fault("refuse:"))
+		r = -ENOTSUP;
 	if (r == 0)
 		r = of(b)->inner->weight_put(b, t, ret);
 	if (r == 0)
