@@ -223,8 +223,9 @@ def test_a_stop_does_not_wait_for_a_reader_that_never_reads(build, tiny):
 def test_reload_takes_limits_and_keeps_what_runs(build, tiny):
     with Zephd(build, tiny, config="limits: { max_new_tokens = 50; };") as d, d.connect() as c:
         assert c.call("hello")["limits"]["max_new_tokens"] == 50
-        running = c.send("complete", max_new_tokens=50, **LONG)
-        c.call("status")  # by now it has been taken in
+        running = c.send("complete", stream=True, max_new_tokens=50, **LONG)
+        while not any(name == "token" for name, _ in c.notifications):
+            c.notifications.append(c.receive()[1:])
         conf = d.directory / "zephd.conf"
         conf.write_text("limits: { max_new_tokens = 7; };")
         d.process.send_signal(signal.SIGHUP)
