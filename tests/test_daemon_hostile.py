@@ -176,17 +176,20 @@ def test_a_slow_reader_leaves_the_batch_and_loses_nothing(build, tiny):
 def test_a_reader_that_never_reads_ends_with_a_timeout(daemon):
     with daemon.connect() as slow, daemon.connect() as other:
         number = slow.send("complete", stream=True, logprobs=5, **LONG)
-        end = time.monotonic() + 20
-        while other.call("status")["requests"]["mine"] and time.monotonic() < end:
-            time.sleep(0.1)
-        assert other.call("status")["requests"]["mine"] == []
+        end = time.monotonic() + 60
+        for wanted in (1, 0):  # it runs, it has ended
+            while len(other.call("status")["requests"]["mine"]) != wanted:
+                assert time.monotonic() < end
+                time.sleep(0.02)
         with pytest.raises(Refused) as e:
             slow.wait(number)
         assert e.value.name == "E_TIMEOUT" and "2 s" in str(e.value)
 
 
-def test_a_client_that_only_sends_cannot_fill_the_memory(build, tiny):
+def test_a_client_that_only_sends_cannot_fill_the_memory(build, tiny, monkeypatch):
     """Unread answers are charged to the uid, which has its limit."""
+    # what a sanitizer keeps of freed memory is not the daemon's
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1")
     config = "limits: { bytes_per_uid = 2097152; };"
     with Zephd(build, tiny, config=config) as d:
         with d.connect(timeout=20) as c, d.connect() as other:

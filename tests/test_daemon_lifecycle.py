@@ -243,7 +243,7 @@ def test_reload_takes_limits_and_keeps_what_runs(build, tiny):
 
 
 @pytest.mark.parametrize("damage, why", [
-    ("missing", "No such file"), ("directory", "found a directory"), ("empty", "0 bytes"),
+    ("missing", "No such file"), ("directory", "config.json"), ("empty", "0 bytes"),
     ("text", "not a GGUF file"), ("cut", "complete?"),
 ])
 def test_a_model_that_does_not_load_exits_78_after_telling(build, tiny, tmp_path, damage, why):
