@@ -53,6 +53,7 @@ struct config {
 		char *template_name;    /* NULL: the file's own */
 		int64_t sliding_window; /* -1: the file's own */
 		int64_t context;        /* 0: the model's */
+		char *quantize;         /* a mix's name; NULL: the weights stay what they are */
 	} model;
 	struct {
 		char *device; /* NULL: auto */

@@ -47,19 +47,21 @@ struct plan {
 
 /* The type of a matrix: the one of --type, or what the mix gives it; another where the rows forbid
  * that, and then it says so. */
-static enum dtype choose(const struct plan *p, const struct quantize_source *t)
+static enum dtype choose(const struct plan *p, const char *name, uint64_t cols)
 {
+	struct quantize_source t = {.dtype = DTYPE_F32, .cols = cols};
 	const struct mkmodel_shape *s = p->options->shape;
 	const struct quantize_shape shape = {s->n_layers, s->n_heads, s->n_kv_heads, s->tied};
 	enum dtype wanted = p->dtype, got;
 	char sentence[160];
 
-	got = p->mixed ? quantize_mix_type(p->mix, &shape, t, false, &wanted)
-		       : quantize_fallback(wanted, t->cols);
+	t.role = quantize_role_of(name, &t.layer);
+	got = p->mixed ? quantize_mix_type(p->mix, &shape, &t, false, &wanted)
+		       : quantize_fallback(wanted, cols);
 	if (got != wanted && p->options->note) {
 		snprintf(sentence, sizeof(sentence),
 			"%s: rows of %llu elements are no multiple of %u, so %s stands in for %s",
-			t->name, (unsigned long long)t->cols, dtype_info(wanted)->block_elements,
+			name, (unsigned long long)cols, dtype_info(wanted)->block_elements,
 			dtype_info(got)->name, dtype_info(wanted)->name);
 		p->options->note(p->options->userdata, sentence);
 	}
@@ -69,11 +71,10 @@ static enum dtype choose(const struct plan *p, const struct quantize_source *t)
 static void plan_matrix(
 	struct plan *p, const char *name, uint32_t rows, uint32_t cols, float spread)
 {
-	const struct quantize_source source = {name, DTYPE_F32, rows, cols};
 	struct mkmodel_tensor *t = &p->tensors[p->n++];
 	const uint64_t dims[2] = {cols, rows};
 
-	t->dtype = choose(p, &source);
+	t->dtype = choose(p, name, cols);
 	t->rows = rows;
 	t->cols = cols;
 	t->mean = 0;

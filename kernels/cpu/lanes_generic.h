@@ -239,15 +239,15 @@ LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 	return a;
 }
 
-/* Every byte, 0 … 15, replaced by the table's entry. */
-LANE struct vi vi_level(struct vi a, const int8_t table[16])
+/* Every byte, 0 … 15, replaced by the table's entry. Not inlined: it is large, and in many places. */
+static __attribute__((noinline)) struct vi vi_level(struct vi a, const int8_t table[16])
 {
 	uint8_t b[64];
 
-	memcpy(b, a.v, sizeof(b));
+	memcpy(b, &a.v, sizeof(b));
 	for (int i = 0; i < 64; i++)
 		b[i] = (uint8_t)table[b[i]];
-	memcpy(a.v, b, sizeof(b));
+	memcpy(&a.v, b, sizeof(b));
 	return a;
 }
 
