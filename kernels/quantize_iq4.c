@@ -29,14 +29,23 @@ QUANTIZE_INLINE void default_weights(const float *x, const float *weights, int n
 		w[i] = x[i] * x[i] + mean;
 }
 
-/* The level nearest to v, summed up from the steps that v has passed. */
-QUANTIZE_INLINE float level_of(float v)
+/* The levels nearest to x * inverse, summed up from the steps that each has passed: border by
+ * border, so that the loops over the block vectorise. */
+QUANTIZE_INLINE void levels_of(const float *x, float inverse, float *levels)
 {
-	float level = iq4_levels[0];
+	float v[BLOCK];
 
-	for (int i = 0; i < 15; i++)
-		level += v > borders[i] ? (float)(iq4_levels[i + 1] - iq4_levels[i]) : 0.0f;
-	return level;
+	for (int k = 0; k < BLOCK; k++) {
+		v[k] = x[k] * inverse;
+		levels[k] = iq4_levels[0];
+	}
+	for (int i = 0; i < 15; i++) {
+		const float border = borders[i];
+		const float step = (float)(iq4_levels[i + 1] - iq4_levels[i]);
+
+		for (int k = 0; k < BLOCK; k++)
+			levels[k] += v[k] > border ? step : 0.0f;
+	}
 }
 
 QUANTIZE_INLINE int number_of(float v)
@@ -57,16 +66,18 @@ QUANTIZE_INLINE float fit_scale(const float *x, const float *w)
 		extreme = fabsf(x[i]) > fabsf(extreme) ? x[i] : extreme;
 	if (extreme == 0)
 		return 0;
-	for (int step = -16; step <= 16; step++) {
+	for (int step = -8; step <= 8; step++) {
 		/* about -127, then about 113 */
-		const float top = step <= 0 ? -127.0f + 2.0f * (float)(step + 8)
-					    : 113.0f + 2.0f * (float)(step - 8);
+		const float top = step <= 0 ? -127.0f + 4.0f * (float)(step + 4)
+					    : 113.0f + 4.0f * (float)(step - 4);
 		const float inverse = top / extreme;
 		float swlx[QUANTIZE_LANES] = {0}, swll[QUANTIZE_LANES] = {0}, wlx, wll;
+		float levels[BLOCK];
 
+		levels_of(x, inverse, levels);
 		for (int i = 0; i < BLOCK; i += QUANTIZE_LANES)
 			for (int l = 0; l < QUANTIZE_LANES; l++) {
-				const float level = level_of(x[i + l] * inverse);
+				const float level = levels[i + l];
 
 				swlx[l] += w[i + l] * level * x[i + l];
 				swll[l] += w[i + l] * level * level;

@@ -4,8 +4,8 @@
  * For each sub-block some grids of slightly different step are tried; for each the rounded numbers
  * are held fixed and the scale (and minimum) that fit them best are solved for by weighted least
  * squares; the best stays. Then the scales are rounded themselves, and the elements once more to
- * what is left. Errors weigh by the element's square plus the block's mean square unless the caller
- * knows better. */
+ * what is left. Errors weigh by the element's magnitude plus the block's root mean square unless
+ * the caller knows better: large weights matter more, the overall error hardly grows. */
 #include "kernels/quantize.h"
 
 #include <math.h>
@@ -24,7 +24,7 @@ QUANTIZE_INLINE void default_weights(const float *x, const float *weights, float
 	}
 	mean = quantize_mean_square(x, SUPER);
 	for (int i = 0; i < SUPER; i++)
-		w[i] = x[i] * x[i] + mean;
+		w[i] = fabsf(x[i]) + sqrtf(mean);
 }
 
 /* x ≈ scale * q - min, q from 0 to levels, min >= 0: the best scale and min for n elements. */
