@@ -281,8 +281,8 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	}
 	if (r < 0)
 		r = model_refuse(&l.why, r, "no memory for the weights' handles");
-	else
-		r = m->quantize ? pool_new(backends[0]->device.threads, &l.pool) : 0;
+	else if (m->quantize && (r = pool_new(backends[0]->device.threads, &l.pool)) < 0)
+		r = model_refuse(&l.why, r, "no threads to convert the weights");
 	if (r == 0)
 		r = load(&l, context ? context : m->config.context);
 	pool_free(l.pool);

@@ -239,7 +239,8 @@ LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 	return a;
 }
 
-/* Every byte, 0 … 15, replaced by the table's entry. Not inlined: it is large, and in many places. */
+/* Every byte, 0 … 15, replaced by the table's entry. Not inlined: it is large, and in many places.
+ */
 static __attribute__((noinline)) struct vi vi_level(struct vi a, const int8_t table[16])
 {
 	uint8_t b[64];
