@@ -153,6 +153,13 @@ static bool same_file(const char *a, const char *b)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* A sentence about matrices that stay as they are, unless the user has asked for that. */
 static int check_source(const struct gguf *g, const struct arguments *a)
 {
@@ -181,6 +188,11 @@ static int run(struct arguments *a, struct watch *w)
 
 	if (same_file(a->in, a->out))
 		return complain("%s: another file than the source expected", a->out);
+	if (is_directory(a->in))
+		return complain(
+			"%s: a GGUF file expected, found a directory; zephd --quantize loads "
+			"those of Hugging Face",
+			a->in);
 	r = gguf_open(a->in, &g, error, sizeof(error));
 	if (r == 0)
 		r = model_open(a->in, &options, &m, error, sizeof(error));

@@ -11,7 +11,8 @@ import numpy as np
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden"
 POSITIONS = 192
 SEARCHED = ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"]
-# Of which the K types and IQ4 are a part; the others are the package gguf's, bit for bit.
+# Of which the K types and IQ4 are a part; the others are the package gguf's, bit for bit. (On the
+# default model q3_k_s makes the same file as q2_k.)
 MIXES = ["q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
          "iq4_nl", "iq4_xs"]
 
