@@ -103,9 +103,8 @@ static void zeroes_and_constants_survive(void **state)
 
 static void weights_move_the_error(void **state)
 {
-	static const enum dtype k_types[] = {
-		DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_IQ4_NL,
-		DTYPE_IQ4_XS};
+	static const enum dtype k_types[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K,
+		DTYPE_Q6_K, DTYPE_IQ4_NL, DTYPE_IQ4_XS};
 	static float x[256], w[256], y[256];
 
 	gaussian(x, 256);
