@@ -134,6 +134,22 @@ static int write_users(msgpack_sbuffer *out, const msgpack_object *users)
 	return r;
 }
 
+/* A line about the model for what the daemon has a remark on; "" stands for nil. */
+static int note(msgpack_sbuffer *out, const msgpack_object *model, const char *head,
+	const char *value, const char *remark)
+{
+	const msgpack_object *text = model ? map_get(model, remark) : NULL;
+	struct name shown = model ? name(model, value) : (struct name){""};
+	int64_t n;
+
+	if (model && object_int(map_get(model, value), &n))
+		snprintf(shown.text, sizeof(shown.text), "%" PRId64, n);
+	if (!text || text->type != MSGPACK_OBJECT_STR)
+		return 0;
+	return say(out, "%-9s %s: %.*s\n", head, shown.text, (int)text->via.str.size,
+		text->via.str.ptr);
+}
+
 int status_write(msgpack_sbuffer *out, const msgpack_object *status)
 {
 	const msgpack_object *model = map_get(status, "model"), *device = map_get(status, "device");
@@ -150,6 +166,10 @@ int status_write(msgpack_sbuffer *out, const msgpack_object *status)
 			name(model, "name").text, name(model, "architecture").text,
 			name(model, "type").text, (double)number(model, "parameters") / 1e6,
 			bytes(number(model, "bytes")).text, number(model, "context"));
+	if (r == 0)
+		r = note(out, model, "quantized", "quantize", "quantize_note");
+	if (r == 0)
+		r = note(out, model, "window", "sliding_window", "sliding_window_note");
 	if (r == 0 && device && device->type == MSGPACK_OBJECT_MAP)
 		r = say(out, "device    %s: %s, %s of %s used, layers %" PRId64 " of %" PRId64 "\n",
 			name(device, "kind").text, name(device, "name").text,

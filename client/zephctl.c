@@ -1,4 +1,5 @@
-/* Why: `zephctl` looks at the daemon and steers it: status, cancel, load, unload, tokenize. */
+/* Why: `zephctl` looks at the daemon and steers it: status, cancel, load, unload, tokenize.
+ * `quantize` is a program of its own that it becomes. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/beside.h"
 #include "client/json.h"
 #include "client/numbers.h"
 #include "client/prompt.h"
@@ -24,6 +26,7 @@ static const char help[] =
 	"  tokenize [TEXT...]       the token ids of the text, or of stdin\n"
 	"      --bos                with the beginning token that the model has\n"
 	"      --special            read <|names|> of control tokens as these tokens\n"
+	"  quantize IN OUT.gguf --type TYPE   a model file in another type (quantize --help)\n"
 	"\n"
 	"  -S, --socket PATH        where the daemon listens (also $ZEPH_SOCKET)\n"
 	"      --json               what the daemon answered, as one JSON object\n"
@@ -136,7 +139,7 @@ static int parse(struct control *c, int argc, char **argv)
 			c->words.words[c->words.n_words++] = (struct word){argv[optind], false};
 	}
 	if (r == 0 && !c->command && !c->help && !c->version)
-		return usage(c, "wanted status, cancel or tokenize", "no command");
+		return usage(c, "wanted status, cancel, tokenize or quantize", "no command");
 	return r;
 }
 
@@ -368,7 +371,8 @@ static enum exit_code run(struct control *c)
 		return run_model(c, METHOD_MODEL_LOAD);
 	if (strcmp(c->command, "unload") == 0 && c->words.n_words == 0)
 		return run_model(c, METHOD_MODEL_UNLOAD);
-	usage(c, "unknown command, wanted status, cancel, load, unload or tokenize", c->command);
+	usage(c, "unknown command, wanted status, cancel, load, unload, tokenize or quantize",
+		c->command);
 	return EXIT_USAGE;
 }
 
@@ -376,7 +380,14 @@ int main(int argc, char **argv)
 {
 	struct control c = {0};
 	enum exit_code code;
-	int r = session_begin(&c.session, "zephctl");
+	int r;
+
+	if (argc > 1 && strcmp(argv[1], "quantize") == 0) {
+		r = beside_exec("zeph-quantize", "engine", argv + 1);
+		fprintf(stderr, "zephctl: zeph-quantize: %s\n", strerror(-r));
+		return EXIT_BROKEN;
+	}
+	r = session_begin(&c.session, "zephctl");
 
 	if (r < 0) {
 		session_complain(&c.session, "%s", strerror(-r));

@@ -56,6 +56,7 @@ void config_done(struct config *c)
 	free(c->socket.use_path);
 	free(c->model.path);
 	free(c->model.template_name);
+	free(c->model.quantize);
 	free(c->engine.device);
 	classes_done(&c->classes);
 	*c = (struct config){};
@@ -100,6 +101,7 @@ static int replace(char **field, const char *value)
 static int apply_options(struct config *c, const struct options *o)
 {
 	if (replace(&c->model.path, o->model) < 0 || replace(&c->socket.path, o->socket) < 0 ||
+		replace(&c->model.quantize, o->quantize) < 0 ||
 		replace(&c->engine.device, o->device) < 0)
 		return -ENOMEM;
 	if (o->threads >= 0)
@@ -178,6 +180,7 @@ bool config_reload(struct config *c, struct config *from)
 		       c->socket.mode != from->socket.mode ||
 		       differ(c->model.path, from->model.path) ||
 		       differ(c->model.template_name, from->model.template_name) ||
+		       differ(c->model.quantize, from->model.quantize) ||
 		       c->model.sliding_window != from->model.sliding_window ||
 		       c->model.context != from->model.context ||
 		       c->model.gpu_layers != from->model.gpu_layers ||

@@ -13,6 +13,7 @@
 #include <libconfig.h>
 
 #include "engine/limits.h"
+#include "engine/quantize_mix.h"
 #include "kernels/dtype.h"
 
 enum type {
@@ -21,6 +22,7 @@ enum type {
 	TYPE_DEVICE,
 	TYPE_ACTIVATIONS,
 	TYPE_KV_TYPE,
+	TYPE_QUANTIZE,
 	TYPE_INT,
 	TYPE_FLOAT,
 	TYPE_BOOL,
@@ -56,6 +58,7 @@ static const struct key keys[] = {
 	KEY(model, context, INT, 0, MODEL_CONTEXT_MAX, -1),
 	KEY(model, gpu_layers, INT, 0, MODEL_LAYERS_MAX, -1),
 	KEY(model, idle_seconds, INT, 0, 31536000, -1),
+	KEY(model, quantize, QUANTIZE, .param = -1),
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
 	KEY(engine, kv_type, KV_TYPE, .param = -1),
@@ -204,6 +207,11 @@ static int parse_text(const struct parse *p, const struct key *key, const config
 		*(int *)field = dtype;
 		return 0;
 	}
+	case TYPE_QUANTIZE:
+		if (!quantize_mix_find(text))
+			return refuse(p, s, -EINVAL, "model.quantize is \"%s\", wanted one of %s",
+				text, quantize_mix_names());
+		break;
 	case TYPE_DEVICE:
 		if (!options_device_valid(text))
 			return refuse(p, s, -EINVAL,

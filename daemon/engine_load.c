@@ -18,6 +18,7 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 	*s = (struct engine_setup){
 		.path = strdup(c->model.path),
 		.template_name = c->model.template_name ? strdup(c->model.template_name) : NULL,
+		.quantize = c->model.quantize ? strdup(c->model.quantize) : NULL,
 		.device = strdup(c->engine.device ? c->engine.device : "auto"),
 		.sliding_window = c->model.sliding_window,
 		.gpu_layers = c->model.gpu_layers,
@@ -29,7 +30,8 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.kv_type = c->engine.kv_type,
 		.activations = c->engine.activations,
 	};
-	if (!s->path || !s->device || (c->model.template_name && !s->template_name)) {
+	if (!s->path || !s->device || (c->model.template_name && !s->template_name) ||
+		(c->model.quantize && !s->quantize)) {
 		engine_setup_done(s);
 		return -ENOMEM;
 	}
@@ -40,6 +42,7 @@ void engine_setup_done(struct engine_setup *s)
 {
 	free(s->path);
 	free(s->template_name);
+	free(s->quantize);
 	free(s->device);
 	*s = (struct engine_setup){};
 }
@@ -118,7 +121,7 @@ static struct file_key file_key(const char *path)
 /* Opens the file, or sees that it is still the one that was opened. */
 static int load_model(const struct engine_setup *s, struct engine_load *l, char *error, size_t size)
 {
-	const struct model_options options = {s->template_name, s->sliding_window};
+	const struct model_options options = {s->template_name, s->sliding_window, s->quantize};
 	struct file_key now = file_key(s->path);
 	int r;
 

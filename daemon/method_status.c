@@ -41,11 +41,13 @@ static void pack_model(msgpack_packer *pk, const struct server *s)
 		msgpack_pack_nil(pk);
 		return;
 	}
-	msgpack_pack_map(pk, 11);
+	msgpack_pack_map(pk, 13);
 	pack_string(pk, "name", m->config.name);
 	pack_string(pk, "hash", s->model_hash);
 	pack_string(pk, "architecture", m->config.architecture);
 	pack_string(pk, "type", dtype_info(m->config.dtype)->name);
+	pack_string(pk, "quantize", m->quantize ? m->quantize->name : "");
+	pack_string(pk, "quantize_note", m->quantize_note);
 	pack_number(pk, "parameters", m->config.parameters);
 	pack_number(pk, "bytes", m->config.tensor_bytes);
 	pack_number(pk, "context", s->report.stats.context);

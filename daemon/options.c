@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/limits.h"
+#include "engine/quantize_mix.h"
 
 static const char usage[] =
 	"Usage: zephd [options]\n"
@@ -19,6 +20,7 @@ static const char usage[] =
 	"  --config FILE      configuration (default: /etc/zeph/zephd.conf for root, else\n"
 	"                     ~/.config/zeph/zephd.conf)\n"
 	"  --device DEV       auto, cpu, reference, cuda or cuda:N\n"
+	"  --quantize TYPE    what f32, f16 and bf16 weights become as they load: q8_0, q4_k_m, …\n"
 	"  --threads N        processor threads of the engine (0: all processors)\n"
 	"  --context N        positions of one conversation (0: the model's)\n"
 	"  --check-config     check the configuration and exit\n"
@@ -60,6 +62,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		OPT_MODEL,
 		OPT_SOCKET,
 		OPT_DEVICE,
+		OPT_QUANTIZE,
 		OPT_THREADS,
 		OPT_CONTEXT,
 		OPT_CHECK,
@@ -70,6 +73,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		{"model", required_argument, NULL, OPT_MODEL},
 		{"socket", required_argument, NULL, OPT_SOCKET},
 		{"device", required_argument, NULL, OPT_DEVICE},
+		{"quantize", required_argument, NULL, OPT_QUANTIZE},
 		{"threads", required_argument, NULL, OPT_THREADS},
 		{"context", required_argument, NULL, OPT_CONTEXT},
 		{"check-config", no_argument, NULL, OPT_CHECK},
@@ -87,6 +91,7 @@ int options_parse(int argc, char **argv, struct options *ret)
 		case OPT_MODEL: o.model = optarg; break;
 		case OPT_SOCKET: o.socket = optarg; break;
 		case OPT_DEVICE: o.device = optarg; break;
+		case OPT_QUANTIZE: o.quantize = optarg; break;
 		case OPT_THREADS: r = parse_number("threads", optarg, 1024, &o.threads); break;
 		case OPT_CONTEXT:
 			r = parse_number("context", optarg, MODEL_CONTEXT_MAX, &o.context);
@@ -108,6 +113,11 @@ int options_parse(int argc, char **argv, struct options *ret)
 		fprintf(stderr,
 			"zephd: --device takes auto, cpu, reference, cuda or cuda:N, not '%s'\n",
 			o.device);
+		return -EINVAL;
+	}
+	if (o.quantize && !quantize_mix_find(o.quantize)) {
+		fprintf(stderr, "zephd: --quantize takes one of %s, not '%s'\n",
+			quantize_mix_names(), o.quantize);
 		return -EINVAL;
 	}
 	*ret = o;

@@ -6,7 +6,8 @@
 
 struct options {
 	const char *config, *model, *socket, *device; /* NULL: not given; they point into argv */
-	int64_t threads, context;                     /* -1: not given */
+	const char *quantize;
+	int64_t threads, context; /* -1: not given */
 	bool check_config;
 };
 

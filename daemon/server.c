@@ -50,7 +50,13 @@ static int on_hash(sd_event_source *source, int fd, uint32_t events, void *userd
 {
 	struct server *s = userdata;
 
-	snprintf(s->model_hash, sizeof(s->model_hash), "%s", model_hasher_hash(s->hasher));
+	const struct quantize_mix *mix = s->report.model ? s->report.model->quantize : NULL;
+	const char *hash = model_hasher_hash(s->hasher);
+
+	/* The same files quantised are another model. */
+	if (hash[0])
+		snprintf(s->model_hash, sizeof(s->model_hash), "%s%s%s", hash, mix ? ":" : "",
+			mix ? mix->name : "");
 	if (!s->model_hash[0])
 		log_warning("the model's content hash could not be computed");
 	s->hasher_source = sd_event_source_disable_unref(s->hasher_source);
@@ -92,6 +98,9 @@ static int start_readers(struct server *s)
 		log_warning("no chat: %s", r->model->template_error);
 	if (r->model->window_note[0])
 		log_info("%s", r->model->window_note);
+	if (r->model->quantize)
+		log_info("quantised to %s%s%s", r->model->quantize->name,
+			r->model->quantize_note[0] ? ": " : "", r->model->quantize_note);
 	return 0;
 }
 

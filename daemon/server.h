@@ -73,7 +73,7 @@ struct server {
 	sd_event_source *text_source;
 	struct model_hasher *hasher;
 	sd_event_source *hasher_source;
-	char model_hash[65]; /* "": not known yet */
+	char model_hash[80]; /* the files', and ":q4_k_m" where they are quantised; "": not known */
 
 	uint64_t started_usec;
 	bool stopping;

@@ -28,7 +28,7 @@ struct list {
 };
 
 struct arguments {
-	const char *model;
+	const char *model, *quantize;
 	struct device_options device;
 	struct list prompt, depth, batch;
 	uint32_t generate, repeat;
@@ -58,6 +58,7 @@ static const char usage_text[] =
 	"  --device DEV       auto, cpu, reference, cuda, cuda:N (default auto)\n"
 	"  --threads N        0: all processors (default 0)\n"
 	"  --activations A    fast or exact (default fast)\n"
+	"  --quantize TYPE    what f32, f16 and bf16 weights become: q8_0, q4_k_m, …\n"
 	"  --prompt N,...     tokens of the prompt tests, 0: none (default 512)\n"
 	"  --generate N       tokens of the generation test, 0: none (default 128)\n"
 	"  --depth N,...      tokens before those that are measured (default 0)\n"
@@ -124,6 +125,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"device", required_argument, NULL, 'd'},
 		{"threads", required_argument, NULL, 't'},
 		{"activations", required_argument, NULL, 'a'},
+		{"quantize", required_argument, NULL, 'q'},
 		{"prompt", required_argument, NULL, 'p'},
 		{"generate", required_argument, NULL, 'g'},
 		{"depth", required_argument, NULL, 'D'},
@@ -154,6 +156,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'D': r = parse_list("depth", optarg, 0, 1000000, &a->depth); break;
 		case 'b': r = parse_list("batch", optarg, 1, 1024, &a->batch); break;
 		case 'r': r = parse_count("repeat", optarg, 1, REPEAT_MAX, &a->repeat); break;
+		case 'q': a->quantize = optarg; break;
 		case 'j': a->json = true; break;
 		case 'a':
 			if (strcmp(optarg, "exact") == 0) {
@@ -512,6 +515,7 @@ int main(int argc, char **argv)
 	r = parse(argc, argv, &a);
 	if (r != 0)
 		return r < 0 ? 2 : 0;
+	options.quantize = a.quantize;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
 	if (r == 0)
 		r = device_open(&a.device, &b, &found, error, sizeof(error));

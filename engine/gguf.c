@@ -360,7 +360,7 @@ static int take_tensor(
 	if (!info)
 		return refuse(c, -ENOTSUP,
 			"tensor %s: a type that zeph reads expected (f32, f16, bf16, q8_0, q4_0, q4_1, "
-			"q5_0, q5_1, q2_k … q6_k), found type %u",
+			"q5_0, q5_1, q2_k … q6_k, iq4_nl, iq4_xs), found type %u",
 			name.text, type);
 	t->dtype = (enum dtype)type;
 	if (!tensor_size(t, &t->bytes))

@@ -59,6 +59,8 @@ const void *gguf_metadata(const struct gguf *g, size_t *ret_bytes);
 /* Keys in the file's order; i is below gguf_n_keys(). */
 size_t gguf_n_keys(const struct gguf *g);
 struct slice gguf_key_at(const struct gguf *g, size_t i);
+/* Key, type and value as they lie in the file. */
+const void *gguf_key_bytes(const struct gguf *g, size_t i, size_t *ret_bytes);
 bool gguf_has(const struct gguf *g, const char *key);
 
 /* Scalars: 0, -ENOENT (no such key) or -EINVAL (another type, or out of the range of the result).

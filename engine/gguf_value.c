@@ -43,6 +43,19 @@ struct slice gguf_key_at(const struct gguf *g, size_t i)
 	return g->entries[i].key;
 }
 
+const void *gguf_key_bytes(const struct gguf *g, size_t i, size_t *ret_bytes)
+{
+	const uint8_t *from, *to = g->metadata + g->metadata_bytes;
+
+	assert(i < g->n_entries);
+	/* A key's length, 8 bytes, stands before it. */
+	from = (const uint8_t *)g->entries[i].key.text - 8;
+	if (i + 1 < g->n_entries)
+		to = (const uint8_t *)g->entries[i + 1].key.text - 8;
+	*ret_bytes = (size_t)(to - from);
+	return from;
+}
+
 /* A number of any type: an integer as sign and magnitude, or a float. */
 struct number {
 	enum { NUMBER_NONE, NUMBER_INTEGER, NUMBER_FLOAT } kind;

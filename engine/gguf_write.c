@@ -149,6 +149,16 @@ void gguf_write_f32s(struct gguf_writer *w, const char *key, const float *v, siz
 	add(w, &w->keys, v, n * sizeof(*v));
 }
 
+void gguf_write_copy(struct gguf_writer *w, const struct gguf *g, size_t i)
+{
+	size_t n;
+	const void *bytes = gguf_key_bytes(g, i, &n);
+
+	assert(w->fd < 0);
+	add(w, &w->keys, bytes, n);
+	w->n_keys++;
+}
+
 static uint64_t padded(uint64_t n)
 {
 	return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;

@@ -23,6 +23,9 @@ void gguf_write_strings(struct gguf_writer *w, const char *key, const struct sli
 void gguf_write_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
 void gguf_write_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n);
 
+/* A key of another file with its value, whatever it is. */
+void gguf_write_copy(struct gguf_writer *w, const struct gguf *g, size_t i);
+
 /* Announces a tensor; dims innermost first, rows of a multiple of the type's block. Returns where
  * its data begins, counted from the data section. */
 uint64_t gguf_write_tensor(struct gguf_writer *w, const char *name, enum dtype dtype,

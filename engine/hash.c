@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/source.h"
@@ -34,7 +35,9 @@ struct hashing {
 static int digest_tensor(const struct hashing *h, EVP_MD_CTX *ctx, struct part *part)
 {
 	const unsigned char *at = part->tensor->data;
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	size_t left = part->tensor->bytes, n;
+	uintptr_t from, to;
 
 	if (EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
 		return -EIO;
@@ -44,6 +47,12 @@ static int digest_tensor(const struct hashing *h, EVP_MD_CTX *ctx, struct part *
 		n = left < CHUNK_BYTES ? left : CHUNK_BYTES;
 		if (EVP_DigestUpdate(ctx, at, n) != 1)
 			return -EIO;
+		/* The file is larger than the loaded model may be: its pages leave the process, the
+		 * page cache keeps them while it has room. */
+		from = ((uintptr_t)at + page - 1) & ~(page - 1);
+		to = ((uintptr_t)at + n) & ~(page - 1);
+		if (from < to)
+			(void)madvise((void *)from, to - from, MADV_DONTNEED);
 	}
 	return EVP_DigestFinal_ex(ctx, part->digest, NULL) == 1 ? 0 : -EIO;
 }

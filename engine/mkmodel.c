@@ -22,8 +22,9 @@ static void usage(FILE *to)
 	fprintf(to,
 		"zeph-mkmodel [options] OUT.gguf|OUTDIR\n"
 		"  --shape NAME   %s (tiny)\n"
-		"  --type TYPE    f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k,\n"
-		"                 q5_k, q6_k, or q4_k_m, llama.cpp's mix (f32)\n"
+		"  --type TYPE    f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k,\n"
+		"                 q6_k, iq4_nl, iq4_xs (f32), or one of llama.cpp's mixes: q3_k_s,\n"
+		"                 q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m\n"
 		"  --tokenizer F  a tokenizer.model to use; the vocabulary becomes its size\n"
 		"  --seed N       the same seed makes the same model (0)\n"
 		"  --threads N    0 is all processors (0)\n"

@@ -31,7 +31,7 @@ const char *mkmodel_shape_names(void);
 
 struct mkmodel_options {
 	const struct mkmodel_shape *shape;
-	const char *type; /* a dtype's name, or "q4_k_m" */
+	const char *type; /* a dtype's name (all matrices), or a mix's, "q4_k_m" */
 	uint64_t seed;
 	uint32_t threads; /* 0: all processors */
 	/* Told when a tensor cannot have the type that was asked for; or NULL. */

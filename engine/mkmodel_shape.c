@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "engine/mkmodel.h"
+#include "engine/quantize_mix.h"
 
 static const struct mkmodel_shape shapes[] = {
 	{"tiny", 2, 64, 256, 4, 2, 512, 2048, 0, 10000, false, MKMODEL_BYTE_BPE, "chatml"},
@@ -40,55 +40,41 @@ struct plan {
 	struct gguf_writer *writer;
 	struct mkmodel_tensor *tensors;
 	size_t n;
-	bool mixed;       /* q4_k_m */
-	enum dtype dtype; /* of all matrices where not mixed */
+	const struct quantize_mix *mix; /* of --type, or of most like it */
+	bool mixed;                     /* by its rules */
+	enum dtype dtype;               /* of all matrices where not mixed */
 };
 
-/* llama.cpp's Q4_K_M gives Q6_K to the output (to the embedding where that is the output), and in
- * the first eighth of the layers, the last eighth and every third between, to attn_v and ffn_down.
- */
-static bool more_bits(uint32_t layer, uint32_t n)
+/* The type of a matrix: the one of --type, or what the mix gives it; another where the rows forbid
+ * that, and then it says so. */
+static enum dtype choose(const struct plan *p, const char *name, uint64_t cols)
 {
-	return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
-}
-
-/* A K type needs rows of a multiple of 256. Where they are not, the next larger type with blocks of
- * 32 stands in: ggml's choice, but for Q2_K and Q3_K, where that is IQ4_NL. */
-static enum dtype fit(const struct plan *p, const char *name, enum dtype wanted, uint32_t cols)
-{
-	enum dtype got;
+	struct quantize_source t = {.dtype = DTYPE_F32, .cols = cols};
+	const struct mkmodel_shape *s = p->options->shape;
+	const struct quantize_shape shape = {s->n_layers, s->n_heads, s->n_kv_heads, s->tied};
+	enum dtype wanted = p->dtype, got;
 	char sentence[160];
 
-	if (cols % dtype_info(wanted)->block_elements == 0)
-		return wanted;
-	switch (wanted) {
-	case DTYPE_Q2_K:
-	case DTYPE_Q3_K: got = DTYPE_Q4_0; break;
-	case DTYPE_Q4_K: got = DTYPE_Q5_0; break;
-	case DTYPE_Q5_K: got = DTYPE_Q5_1; break;
-	case DTYPE_Q6_K: got = DTYPE_Q8_0; break;
-	default: got = DTYPE_F16; break;
-	}
-	if (cols % dtype_info(got)->block_elements != 0)
-		got = DTYPE_F16;
-	if (p->options->note) {
+	t.role = quantize_role_of(name, &t.layer);
+	got = p->mixed ? quantize_mix_type(p->mix, &shape, &t, false, &wanted)
+		       : quantize_fallback(wanted, cols);
+	if (got != wanted && p->options->note) {
 		snprintf(sentence, sizeof(sentence),
-			"%s: rows of %u elements are no multiple of %u, so %s stands in for %s",
-			name, cols, dtype_info(wanted)->block_elements, dtype_info(got)->name,
-			dtype_info(wanted)->name);
+			"%s: rows of %llu elements are no multiple of %u, so %s stands in for %s",
+			name, (unsigned long long)cols, dtype_info(wanted)->block_elements,
+			dtype_info(got)->name, dtype_info(wanted)->name);
 		p->options->note(p->options->userdata, sentence);
 	}
 	return got;
 }
 
-static void plan_matrix(struct plan *p, const char *name, uint32_t rows, uint32_t cols,
-	float spread, bool important)
+static void plan_matrix(
+	struct plan *p, const char *name, uint32_t rows, uint32_t cols, float spread)
 {
-	enum dtype wanted = !p->mixed ? p->dtype : important ? DTYPE_Q6_K : DTYPE_Q4_K;
 	struct mkmodel_tensor *t = &p->tensors[p->n++];
 	const uint64_t dims[2] = {cols, rows};
 
-	t->dtype = fit(p, name, wanted, cols);
+	t->dtype = choose(p, name, cols);
 	t->rows = rows;
 	t->cols = cols;
 	t->mean = 0;
@@ -117,42 +103,19 @@ static void plan_layer(struct plan *p, uint32_t layer)
 {
 	const struct mkmodel_shape *s = p->options->shape;
 	const uint32_t kv_dim = s->dim / s->n_heads * s->n_kv_heads;
-	const bool more = more_bits(layer, s->n_layers);
 	char name[64];
 
 #define NAME(suffix) (snprintf(name, sizeof(name), "blk.%u." suffix ".weight", layer), name)
 	plan_norm(p, NAME("attn_norm"), s->dim);
-	plan_matrix(p, NAME("attn_q"), s->dim, s->dim, spread(s->dim), false);
-	plan_matrix(p, NAME("attn_k"), kv_dim, s->dim, spread(s->dim), false);
-	plan_matrix(p, NAME("attn_v"), kv_dim, s->dim, spread(s->dim), more);
-	plan_matrix(p, NAME("attn_output"), s->dim, s->dim, spread(s->dim), false);
+	plan_matrix(p, NAME("attn_q"), s->dim, s->dim, spread(s->dim));
+	plan_matrix(p, NAME("attn_k"), kv_dim, s->dim, spread(s->dim));
+	plan_matrix(p, NAME("attn_v"), kv_dim, s->dim, spread(s->dim));
+	plan_matrix(p, NAME("attn_output"), s->dim, s->dim, spread(s->dim));
 	plan_norm(p, NAME("ffn_norm"), s->dim);
-	plan_matrix(p, NAME("ffn_gate"), s->ffn_dim, s->dim, spread(s->dim), false);
-	plan_matrix(p, NAME("ffn_up"), s->ffn_dim, s->dim, spread(s->dim), false);
-	plan_matrix(p, NAME("ffn_down"), s->dim, s->ffn_dim, spread(s->ffn_dim), more);
+	plan_matrix(p, NAME("ffn_gate"), s->ffn_dim, s->dim, spread(s->dim));
+	plan_matrix(p, NAME("ffn_up"), s->ffn_dim, s->dim, spread(s->dim));
+	plan_matrix(p, NAME("ffn_down"), s->dim, s->ffn_dim, spread(s->ffn_dim));
 #undef NAME
-}
-
-/* general.file_type as ggml numbers it. */
-static uint32_t file_type(const struct plan *p)
-{
-	static const uint32_t numbers[DTYPE_COUNT] = {
-		[DTYPE_F32] = 0,
-		[DTYPE_F16] = 1,
-		[DTYPE_Q4_0] = 2,
-		[DTYPE_Q4_1] = 3,
-		[DTYPE_Q8_0] = 7,
-		[DTYPE_Q5_0] = 8,
-		[DTYPE_Q5_1] = 9,
-		[DTYPE_Q2_K] = 10,
-		[DTYPE_Q3_K] = 12,
-		[DTYPE_Q4_K] = 14,
-		[DTYPE_Q5_K] = 16,
-		[DTYPE_Q6_K] = 18,
-		[DTYPE_BF16] = 32,
-	};
-
-	return p->mixed ? 15 : numbers[p->dtype];
 }
 
 static void write_metadata(struct plan *p)
@@ -166,7 +129,7 @@ static void write_metadata(struct plan *p)
 	gguf_write_string(w, "general.architecture", "llama", 5);
 	gguf_write_string(w, "general.type", "model", 5);
 	gguf_write_string(w, "general.name", name, strlen(name));
-	gguf_write_u32(w, "general.file_type", file_type(p));
+	gguf_write_u32(w, "general.file_type", p->mix->file_type);
 	gguf_write_u32(w, "general.quantization_version", 2);
 	gguf_write_u32(w, "llama.block_count", s->n_layers);
 	gguf_write_u32(w, "llama.context_length", s->context);
@@ -197,17 +160,23 @@ int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t e
 {
 	const struct mkmodel_shape *s = o->shape;
 	struct plan p = {.options = o};
+	char name[16];
 	uint32_t i;
 	int r, dtype;
 
-	p.mixed = strcasecmp(o->type, "q4_k_m") == 0;
-	dtype = p.mixed ? DTYPE_Q4_K : dtype_from_name(o->type);
-	if (dtype < 0)
+	/* q4_k is every matrix in that type, q4_k_m a mix. */
+	dtype = dtype_from_name(o->type);
+	p.mix = quantize_mix_find(o->type);
+	if (!p.mix && dtype >= 0) {
+		snprintf(name, sizeof(name), "%s_s", o->type);
+		p.mix = quantize_mix_find(name);
+	}
+	if (!p.mix)
 		return fail(error, error_size, -EINVAL,
-			"type \"%s\" is none of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, "
-			"q3_k, q4_k, q5_k, q6_k, q4_k_m",
-			o->type);
-	p.dtype = (enum dtype)dtype;
+			"type \"%s\" is none of %s, q3_k, q4_k, q5_k", o->type,
+			quantize_mix_names());
+	p.mixed = dtype < 0;
+	p.dtype = p.mix->dtype;
 	p.writer = gguf_writer_new();
 	p.tensors = calloc(3 + 9 * (size_t)s->n_layers, sizeof(*p.tensors));
 	if (!p.writer || !p.tensors) {
@@ -220,12 +189,12 @@ int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t e
 		fail(error, error_size, r, "the vocabulary: %s", strerror(-r));
 		goto out;
 	}
-	plan_matrix(&p, "token_embd.weight", s->vocab, s->dim, 1, s->tied);
+	plan_matrix(&p, "token_embd.weight", s->vocab, s->dim, 1);
 	for (i = 0; i < s->n_layers; i++)
 		plan_layer(&p, i);
 	plan_norm(&p, "output_norm.weight", s->dim);
 	if (!s->tied)
-		plan_matrix(&p, "output.weight", s->vocab, s->dim, spread(s->dim), true);
+		plan_matrix(&p, "output.weight", s->vocab, s->dim, spread(s->dim));
 	r = gguf_writer_begin(p.writer, fd);
 	if (r == 0)
 		r = mkmodel_fill(p.writer, p.tensors, p.n, o);

@@ -206,7 +206,8 @@ int model_open(const char *path, const struct model_options *options, struct mod
 		(r = model_tensors_check(m->source, &m->config, &why)) < 0 ||
 		(r = read_tokenizer(m, &why)) < 0 ||
 		(r = read_template(m, options ? options->template_name : NULL, &why)) < 0 ||
-		(r = read_end_tokens(m, &why)) < 0) {
+		(r = read_end_tokens(m, &why)) < 0 ||
+		(r = model_quantize(m, options ? options->quantize : NULL, &why)) < 0) {
 		model_free(m);
 		return r;
 	}
@@ -249,6 +250,7 @@ struct model *model_free(struct model *m)
 	template_free(m->template);
 	tokenizer_free(m->tokenizer);
 	source_free(m->source);
+	free(m->loaded_types);
 	free(m);
 	return NULL;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "engine/limits.h"
+#include "engine/quantize_mix.h"
 #include "engine/template.h"
 #include "engine/tokenizer.h"
 #include "kernels/backend.h"
@@ -59,11 +60,15 @@ struct model {
 	int32_t end_tokens[MODEL_END_TOKENS_MAX]; /* ids that end a reply */
 	uint32_t n_end_tokens;
 	char window_note[128]; /* why the sliding window differs from the file's, or "" */
+	const struct quantize_mix *quantize; /* what the weights become as they load, or NULL */
+	enum dtype *loaded_types;            /* [source's tensors] where they do */
+	char quantize_note[512];             /* where the mix's own types do not fit, or "" */
 };
 
 struct model_options {
 	const char *template_name; /* a built-in's name, or NULL: the file's own */
 	int64_t sliding_window;    /* -1: the file's own */
+	const char *quantize;      /* a mix's name, or NULL: the weights stay what they are */
 };
 
 /* A GGUF file or a Hugging Face directory. Opens and checks everything but the weight values. A

@@ -33,10 +33,16 @@ struct load {
 	struct engine *engine;
 };
 
-/* Bytes of a tensor on a card: as in the file, each plane aligned. */
-static uint64_t card_bytes(const struct source_tensor *t)
+/* Bytes of a tensor on a card: those of the type that it is loaded as, each plane aligned. */
+static uint64_t card_bytes(const struct model *m, const struct source_tensor *t)
 {
-	return t ? t->bytes + t->bytes / 64 + 1024 : 0;
+	size_t row_bytes = 0;
+	uint64_t bytes;
+
+	if (!t || !dtype_row_bytes(model_loaded_type(m, t), t->dims[0], &row_bytes))
+		return 0;
+	bytes = row_bytes * t->dims[1];
+	return bytes + bytes / 64 + 1024;
 }
 
 /* What the fit must know; layer_bytes [n_layers]. */
@@ -49,9 +55,9 @@ static struct fit_ask ask(const struct load *l, uint64_t *layer_bytes)
 	struct fit_ask a = {
 		.n_layers = c->n_layers,
 		.layer_bytes = layer_bytes,
-		.embed_bytes = card_bytes(embed),
-		.output_bytes = card_bytes(s->fixed[TENSOR_OUTPUT_NORM]) +
-				card_bytes(c->tied ? embed : s->fixed[TENSOR_OUTPUT]),
+		.embed_bytes = card_bytes(l->m, embed),
+		.output_bytes = card_bytes(l->m, s->fixed[TENSOR_OUTPUT_NORM]) +
+				card_bytes(l->m, c->tied ? embed : s->fixed[TENSOR_OUTPUT]),
 		.kv_bytes = kv_page_bytes(c, o.kv_dtype) / c->n_layers,
 		.context_pages = engine_context_pages(c, &o),
 		.kv_wanted_bytes = o.kv_bytes,
@@ -65,7 +71,7 @@ static struct fit_ask ask(const struct load *l, uint64_t *layer_bytes)
 		layer_bytes[i] = 0;
 		for (unsigned k = 0; k < LAYER_TENSORS; k++)
 			layer_bytes[i] += card_bytes(
-				source_layer_tensor(s, i, (enum layer_tensor)k));
+				l->m, source_layer_tensor(s, i, (enum layer_tensor)k));
 	}
 	return a;
 }

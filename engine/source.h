@@ -109,6 +109,17 @@ struct model_source *source_free(struct model_source *s); /* accepts NULL, retur
 int model_tensors_check(
 	struct model_source *s, struct model_config *c, const struct model_refusal *why);
 
+/* Chooses the mix of that name and counts what it does to the tensors: quantize, quantize_note,
+ * loaded_types, and the configuration's dtype and tensor_bytes, which are then those of the loaded
+ * model. */
+int model_quantize(struct model *m, const char *name, const struct model_refusal *why);
+
+/* The type that one of the source's tensors has once it is loaded. */
+static inline enum dtype model_loaded_type(const struct model *m, const struct source_tensor *t)
+{
+	return m->loaded_types ? m->loaded_types[t - m->source->tensors] : t->dtype;
+}
+
 static inline const struct source_tensor *source_layer_tensor(
 	const struct model_source *s, uint32_t layer, enum layer_tensor which)
 {

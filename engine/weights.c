@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "engine/convert.h"
 #include "engine/model.h"
 #include "engine/source.h"
 
@@ -19,6 +20,7 @@
 struct load {
 	struct weights *w;
 	const struct weights_progress *progress;
+	struct pool *pool; /* for converting; NULL where nothing is */
 	uint64_t done_bytes;
 	struct model_refusal why;
 };
@@ -71,6 +73,35 @@ static int put_vector(struct load *l, struct backend *b, struct tensor t, struct
 	return r;
 }
 
+/* Puts the tensor as the type that the loaded model has: the converted rows live as long as that
+ * takes. */
+static int put_converted(
+	struct load *l, struct backend *b, struct tensor *t, enum dtype to, struct weight **ret)
+{
+	struct tensor converted = *t;
+	size_t row_bytes = 0;
+	void *data;
+	int r;
+
+	if (to == t->dtype)
+		return put(l, b, t, ret);
+	converted.dtype = to;
+	if (!dtype_row_bytes(to, t->cols, &row_bytes) ||
+		__builtin_mul_overflow(row_bytes, (size_t)t->rows, &converted.bytes))
+		return model_refuse(&l->why, -EINVAL, "tensor %s: too large", t->name);
+	data = malloc(converted.bytes);
+	if (!data)
+		return model_refuse(&l->why, -ENOMEM, "tensor %s: no memory for %zu bytes", t->name,
+			converted.bytes);
+	converted.data = data;
+	r = convert_tensor(l->pool, t, to, data, l->why.text, l->why.size);
+	if (r == 0)
+		r = put(l, b, &converted, ret);
+	free(data);
+	t->bytes = converted.bytes;
+	return r;
+}
+
 /* NULL (an optional tensor that is missing) leaves *ret NULL. */
 static int put_tensor(
 	struct load *l, struct backend *b, const struct source_tensor *t, struct weight **ret)
@@ -94,13 +125,14 @@ static int put_tensor(
 		.bytes = t->bytes,
 	};
 	advise(t, MADV_WILLNEED);
-	r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
-						    : put(l, b, &tensor, ret);
+	r = t->n_dims == 1 && t->dtype != DTYPE_F32
+		    ? put_vector(l, b, tensor, ret)
+		    : put_converted(l, b, &tensor, model_loaded_type(l->w->model, t), ret);
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
 	/* A tied table that two devices hold goes up twice and counts once. */
-	l->done_bytes += t->bytes;
+	l->done_bytes += tensor.bytes;
 	if (l->done_bytes > l->w->model->config.tensor_bytes)
 		l->done_bytes = l->w->model->config.tensor_bytes;
 	if (l->progress && l->progress->report &&
@@ -276,8 +308,11 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	}
 	if (r < 0)
 		r = model_refuse(&l.why, r, "no memory for the weights' handles");
-	else
+	else if (m->quantize && (r = pool_new(backends[0]->device.threads, &l.pool)) < 0)
+		r = model_refuse(&l.why, r, "no threads to convert the weights");
+	if (r == 0)
 		r = load(&l, context ? context : m->config.context);
+	pool_free(l.pool);
 	if (r < 0) {
 		weights_free(w);
 		return r;

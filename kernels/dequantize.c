@@ -213,6 +213,36 @@ static void block_q6_k(const uint8_t *p, float *y)
 	}
 }
 
+/* 16 bytes: level of element i in the low, of i + 16 in the high nibble of byte i */
+static void levels_iq4(const uint8_t *q, float d, float *y)
+{
+	for (int i = 0; i < 16; i++) {
+		y[i] = d * (float)iq4_levels[q[i] & 15];
+		y[i + 16] = d * (float)iq4_levels[q[i] >> 4];
+	}
+}
+
+/* d f16, levels */
+static void block_iq4_nl(const uint8_t *p, float *y)
+{
+	levels_iq4(p + 2, load_f16(p), y);
+}
+
+/* d f16, 2 bytes with the two high and 4 bytes with the four low bits of 8 scales (all minus 32),
+ * 16 bytes of levels for each of 8 sub-blocks */
+static void block_iq4_xs(const uint8_t *p, float *y)
+{
+	float d = load_f16(p);
+	unsigned high = load16(p + 2);
+
+	for (int s = 0; s < 8; s++) {
+		int low = p[4 + s / 2] >> (s % 2 * 4) & 15;
+		int scale = low | (int)(high >> (2 * s) & 3) << 4;
+
+		levels_iq4(p + 8 + 16 * s, d * (float)(scale - 32), y + 32 * s);
+	}
+}
+
 void dequantize_row(enum dtype dtype, const void *row, float *y, size_t elements)
 {
 	const struct dtype_info *info = dtype_info(dtype);
@@ -233,6 +263,8 @@ void dequantize_row(enum dtype dtype, const void *row, float *y, size_t elements
 	case DTYPE_Q4_K: block = block_q4_k; break;
 	case DTYPE_Q5_K: block = block_q5_k; break;
 	case DTYPE_Q6_K: block = block_q6_k; break;
+	case DTYPE_IQ4_NL: block = block_iq4_nl; break;
+	case DTYPE_IQ4_XS: block = block_iq4_xs; break;
 	}
 
 	const uint8_t *p = row;

@@ -17,8 +17,14 @@ static const struct dtype_info dtypes[DTYPE_COUNT] = {
 	[DTYPE_Q4_K] = {"q4_k", 256, 2 + 2 + 12 + 128},
 	[DTYPE_Q5_K] = {"q5_k", 256, 2 + 2 + 12 + 32 + 128},
 	[DTYPE_Q6_K] = {"q6_k", 256, 128 + 64 + 16 + 2},
+	[DTYPE_IQ4_NL] = {"iq4_nl", 32, 2 + 16},
+	[DTYPE_IQ4_XS] = {"iq4_xs", 256, 2 + 2 + 4 + 128},
 	[DTYPE_BF16] = {"bf16", 1, 2},
 };
+
+/* Source: the format's own table, as the Python package gguf has it. */
+const int8_t iq4_levels[16] = {
+	-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 const struct dtype_info *dtype_info(uint32_t dtype)
 {

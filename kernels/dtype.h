@@ -22,6 +22,8 @@ enum dtype {
 	DTYPE_Q4_K = 12,
 	DTYPE_Q5_K = 13,
 	DTYPE_Q6_K = 14,
+	DTYPE_IQ4_NL = 20,
+	DTYPE_IQ4_XS = 23,
 	DTYPE_BF16 = 30,
 };
 #define DTYPE_COUNT 31 /* one above the highest */
@@ -34,6 +36,9 @@ struct dtype_info {
 
 /* The description of a type, or NULL where zeph does not read that number. */
 const struct dtype_info *dtype_info(uint32_t dtype);
+
+/* The sixteen levels that a number of IQ4_NL and IQ4_XS chooses from, ascending. */
+extern const int8_t iq4_levels[16];
 
 /* The type of that name (any case), or -1. */
 int dtype_from_name(const char *name);

@@ -163,6 +163,8 @@ void quantize_row(
 	case DTYPE_Q4_K: block_k = quantize_block_q4_k; break;
 	case DTYPE_Q5_K: block_k = quantize_block_q5_k; break;
 	case DTYPE_Q6_K: block_k = quantize_block_q6_k; break;
+	case DTYPE_IQ4_NL: block_k = quantize_block_iq4_nl; break;
+	case DTYPE_IQ4_XS: block_k = quantize_block_iq4_xs; break;
 	}
 	for (size_t i = 0; i < elements; i += info->block_elements, p += info->block_bytes) {
 		if (block)

@@ -4,61 +4,35 @@
  * For each sub-block some grids of slightly different step are tried; for each the rounded numbers
  * are held fixed and the scale (and minimum) that fit them best are solved for by weighted least
  * squares; the best stays. Then the scales are rounded themselves, and the elements once more to
- * what is left. Errors weigh by the element's square plus the block's mean square unless the caller
- * knows better. */
+ * what is left. Errors weigh by the element's magnitude plus the block's root mean square unless
+ * the caller knows better: large weights matter more, the overall error hardly grows. */
 #include "kernels/quantize.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "kernels/clones.h"
+
 #define SUPER 256
-#define LANES 8 /* partial sums, so that loops vectorise without reordering anything */
-
-/* Rounds to the nearest integer, |v| < 2^22, in a form that vectorises. */
-static inline float nearest(float v)
+QUANTIZE_INLINE void default_weights(const float *x, const float *weights, float *w)
 {
-	const float magic = 12582912.0f; /* 1.5 * 2^23 */
-
-	return (v + magic) - magic;
-}
-
-static inline float clamped(float v, float min, float max)
-{
-	v = v < min ? min : v;
-	return v > max ? max : v;
-}
-
-static float total(const float *lanes)
-{
-	float sum = 0;
-
-	for (int i = 0; i < LANES; i++)
-		sum += lanes[i];
-	return sum;
-}
-
-static void default_weights(const float *x, const float *weights, float *w)
-{
-	float sum[LANES] = {0}, mean;
+	float mean;
 
 	if (weights) {
 		memcpy(w, weights, SUPER * sizeof(*w));
 		return;
 	}
-	for (int i = 0; i < SUPER; i += LANES)
-		for (int l = 0; l < LANES; l++)
-			sum[l] += x[i + l] * x[i + l];
-	mean = total(sum) / SUPER;
+	mean = quantize_mean_square(x, SUPER);
 	for (int i = 0; i < SUPER; i++)
-		w[i] = x[i] * x[i] + mean;
+		w[i] = fabsf(x[i]) + sqrtf(mean);
 }
 
 /* x ≈ scale * q - min, q from 0 to levels, min >= 0: the best scale and min for n elements. */
-static void fit_scale_min(
+QUANTIZE_INLINE void fit_scale_min(
 	const float *x, const float *w, int n, float levels, float *ret_scale, float *ret_min)
 {
 	float low = 0, high = x[0], best_scale = 0, best_min = 0, best_error = INFINITY;
-	float sw[LANES] = {0}, swx[LANES] = {0}, swxx[LANES] = {0};
+	float sw[QUANTIZE_LANES] = {0}, swx[QUANTIZE_LANES] = {0}, swxx[QUANTIZE_LANES] = {0};
 	float w1, wx, wxx;
 
 	for (int i = 0; i < n; i++) {
@@ -69,31 +43,33 @@ static void fit_scale_min(
 	*ret_min = -low;
 	if (!(high > low))
 		return;
-	for (int i = 0; i < n; i += LANES)
-		for (int l = 0; l < LANES; l++) {
+	for (int i = 0; i < n; i += QUANTIZE_LANES)
+		for (int l = 0; l < QUANTIZE_LANES; l++) {
 			sw[l] += w[i + l];
 			swx[l] += w[i + l] * x[i + l];
 			swxx[l] += w[i + l] * x[i + l] * x[i + l];
 		}
-	w1 = total(sw);
-	wx = total(swx);
-	wxx = total(swxx);
+	w1 = quantize_sum(sw);
+	wx = quantize_sum(swx);
+	wxx = quantize_sum(swxx);
 	for (int step = -6; step <= 3; step++) {
 		float inverse = (levels + 0.2f * (float)step) / (high - low);
-		float swq[LANES] = {0}, swqq[LANES] = {0}, swqx[LANES] = {0};
+		float swq[QUANTIZE_LANES] = {0}, swqq[QUANTIZE_LANES] = {0},
+		      swqx[QUANTIZE_LANES] = {0};
 		float wq, wqq, wqx, det, scale, min, error;
 
-		for (int i = 0; i < n; i += LANES)
-			for (int l = 0; l < LANES; l++) {
-				float q = clamped(nearest((x[i + l] - low) * inverse), 0, levels);
+		for (int i = 0; i < n; i += QUANTIZE_LANES)
+			for (int l = 0; l < QUANTIZE_LANES; l++) {
+				float q = quantize_clamp(
+					quantize_nearest((x[i + l] - low) * inverse), 0, levels);
 
 				swq[l] += w[i + l] * q;
 				swqq[l] += w[i + l] * q * q;
 				swqx[l] += w[i + l] * q * x[i + l];
 			}
-		wq = total(swq);
-		wqq = total(swqq);
-		wqx = total(swqx);
+		wq = quantize_sum(swq);
+		wqq = quantize_sum(swqq);
+		wqx = quantize_sum(swqx);
 		det = w1 * wqq - wq * wq;
 		if (!(det > 0))
 			continue;
@@ -121,7 +97,7 @@ static void fit_scale_min(
 }
 
 /* x ≈ scale * q, q from -half to half - 1: the best scale, of either sign, for n elements. */
-static float fit_scale(const float *x, const float *w, int n, float half)
+QUANTIZE_INLINE float fit_scale(const float *x, const float *w, int n, float half)
 {
 	float extreme = 0, best = 0, best_gain = 0;
 
@@ -131,17 +107,18 @@ static float fit_scale(const float *x, const float *w, int n, float half)
 		return 0;
 	for (int step = -6; step <= 6; step++) {
 		float inverse = -(half + 0.15f * (float)step) / extreme;
-		float swqx[LANES] = {0}, swqq[LANES] = {0}, wqx, wqq;
+		float swqx[QUANTIZE_LANES] = {0}, swqq[QUANTIZE_LANES] = {0}, wqx, wqq;
 
-		for (int i = 0; i < n; i += LANES)
-			for (int l = 0; l < LANES; l++) {
-				float q = clamped(nearest(x[i + l] * inverse), -half, half - 1);
+		for (int i = 0; i < n; i += QUANTIZE_LANES)
+			for (int l = 0; l < QUANTIZE_LANES; l++) {
+				float q = quantize_clamp(
+					quantize_nearest(x[i + l] * inverse), -half, half - 1);
 
 				swqx[l] += w[i + l] * q * x[i + l];
 				swqq[l] += w[i + l] * q * q;
 			}
-		wqx = total(swqx);
-		wqq = total(swqq);
+		wqx = quantize_sum(swqx);
+		wqq = quantize_sum(swqq);
 		/* the error falls by (sum w q x)^2 / sum w q^2 */
 		if (wqq > 0 && wqx * wqx > best_gain * wqq) {
 			best_gain = wqx * wqx / wqq;
@@ -151,24 +128,11 @@ static float fit_scale(const float *x, const float *w, int n, float half)
 	return best;
 }
 
-static void store_f16(uint8_t *p, float v)
-{
-	uint16_t h = f32_to_f16(v);
-
-	p[0] = (uint8_t)h;
-	p[1] = (uint8_t)(h >> 8);
-}
-
-static float load_f16(const uint8_t *p)
-{
-	return f16_to_f32((uint16_t)(p[0] | p[1] << 8));
-}
-
 /* The scales and minimums of `count` sub-blocks as numbers 0 … levels of d and dmin, and every
  * element as 0 … q_levels: what Q2_K, Q4_K and Q5_K share. d and dmin are written as f16 and read
  * back. */
-static void quantize_scale_min(const float *x, const float *weights, int count, float levels,
-	float q_levels, uint8_t *p_d, uint8_t *scale, uint8_t *min, uint8_t *q)
+QUANTIZE_INLINE void quantize_scale_min(const float *x, const float *weights, int count,
+	float levels, float q_levels, uint8_t *p_d, uint8_t *scale, uint8_t *min, uint8_t *q)
 {
 	int n = SUPER / count;
 	float w[SUPER], scales[16], mins[16], max_scale = 0, max_min = 0, d, dmin;
@@ -179,21 +143,27 @@ static void quantize_scale_min(const float *x, const float *weights, int count, 
 		max_scale = scales[s] > max_scale ? scales[s] : max_scale;
 		max_min = mins[s] > max_min ? mins[s] : max_min;
 	}
-	store_f16(p_d, max_scale / levels);
-	store_f16(p_d + 2, max_min / levels);
-	d = load_f16(p_d);
-	dmin = load_f16(p_d + 2);
+	quantize_store_f16(p_d, max_scale / levels);
+	quantize_store_f16(p_d + 2, max_min / levels);
+	d = quantize_load_f16(p_d);
+	dmin = quantize_load_f16(p_d + 2);
 	for (int s = 0; s < count; s++) {
 		float step, offset;
 
-		scale[s] = (uint8_t)(d > 0 ? clamped(nearest(scales[s] / d), 0, levels) : 0);
-		min[s] = (uint8_t)(dmin > 0 ? clamped(nearest(mins[s] / dmin), 0, levels) : 0);
+		scale[s] = (uint8_t)(d > 0 ? quantize_clamp(
+						     quantize_nearest(scales[s] / d), 0, levels)
+					   : 0);
+		min[s] = (uint8_t)(dmin > 0 ? quantize_clamp(
+						      quantize_nearest(mins[s] / dmin), 0, levels)
+					    : 0);
 		step = d * (float)scale[s];
 		offset = dmin * (float)min[s];
 		for (int i = 0; i < n; i++)
 			q[s * n + i] =
 				(uint8_t)(step > 0
-						  ? clamped(nearest((x[s * n + i] + offset) / step),
+						  ? quantize_clamp(
+							    quantize_nearest(
+								    (x[s * n + i] + offset) / step),
 							    0, q_levels)
 						  : 0);
 	}
@@ -201,7 +171,7 @@ static void quantize_scale_min(const float *x, const float *weights, int count, 
 
 /* Signed scales of 16 sub-blocks as numbers -levels … levels - 1 of d, elements as -half … half - 1
  * plus half: what Q3_K and Q6_K share. */
-static void quantize_scale(const float *x, const float *weights, float levels, float half,
+QUANTIZE_INLINE void quantize_scale(const float *x, const float *weights, float levels, float half,
 	uint8_t *p_d, int *scale, uint8_t *q)
 {
 	float w[SUPER], scales[16], extreme = 0, d;
@@ -211,18 +181,22 @@ static void quantize_scale(const float *x, const float *weights, float levels, f
 		scales[s] = fit_scale(x + s * 16, w + s * 16, 16, half);
 		extreme = fabsf(scales[s]) > fabsf(extreme) ? scales[s] : extreme;
 	}
-	store_f16(p_d, extreme / -levels);
-	d = load_f16(p_d);
+	quantize_store_f16(p_d, extreme / -levels);
+	d = quantize_load_f16(p_d);
 	for (int s = 0; s < 16; s++) {
 		float step;
 
-		scale[s] = (int)(d != 0 ? clamped(nearest(scales[s] / d), -levels, levels - 1) : 0);
+		scale[s] = (int)(d != 0 ? quantize_clamp(quantize_nearest(scales[s] / d), -levels,
+						  levels - 1)
+					: 0);
 		step = d * (float)scale[s];
 		for (int i = 0; i < 16; i++)
 			q[s * 16 + i] =
-				(uint8_t)(half + (step != 0 ? clamped(nearest(x[s * 16 + i] / step),
-								      -half, half - 1)
-							    : 0));
+				(uint8_t)(half +
+					  (step != 0 ? quantize_clamp(quantize_nearest(
+									      x[s * 16 + i] / step),
+							       -half, half - 1)
+						     : 0));
 	}
 }
 
@@ -234,7 +208,7 @@ static void pack_two_bits(const uint8_t *q, uint8_t *p)
 		p[e / 128 * 32 + e % 32] |= (uint8_t)((q[e] & 3) << (e % 128 / 32 * 2));
 }
 
-void quantize_block_q2_k(const float *x, const float *weights, uint8_t *p)
+VECTOR_CLONES void quantize_block_q2_k(const float *x, const float *weights, uint8_t *p)
 {
 	uint8_t scale[16], min[16], q[SUPER];
 
@@ -244,7 +218,7 @@ void quantize_block_q2_k(const float *x, const float *weights, uint8_t *p)
 	pack_two_bits(q, p + 16);
 }
 
-void quantize_block_q3_k(const float *x, const float *weights, uint8_t *p)
+VECTOR_CLONES void quantize_block_q3_k(const float *x, const float *weights, uint8_t *p)
 {
 	uint8_t q[SUPER], *scales = p + 96;
 	int scale[16];
@@ -283,7 +257,7 @@ static void pack_nibbles(const uint8_t *q, uint8_t *p)
 	}
 }
 
-void quantize_block_q4_k(const float *x, const float *weights, uint8_t *p)
+VECTOR_CLONES void quantize_block_q4_k(const float *x, const float *weights, uint8_t *p)
 {
 	uint8_t scale[8], min[8], q[SUPER];
 
@@ -292,7 +266,7 @@ void quantize_block_q4_k(const float *x, const float *weights, uint8_t *p)
 	pack_nibbles(q, p + 16);
 }
 
-void quantize_block_q5_k(const float *x, const float *weights, uint8_t *p)
+VECTOR_CLONES void quantize_block_q5_k(const float *x, const float *weights, uint8_t *p)
 {
 	uint8_t scale[8], min[8], q[SUPER];
 
@@ -304,7 +278,7 @@ void quantize_block_q5_k(const float *x, const float *weights, uint8_t *p)
 	pack_nibbles(q, p + 48);
 }
 
-void quantize_block_q6_k(const float *x, const float *weights, uint8_t *p)
+VECTOR_CLONES void quantize_block_q6_k(const float *x, const float *weights, uint8_t *p)
 {
 	uint8_t q[SUPER];
 	int scale[16];

@@ -2,13 +2,8 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "kernels/clones.h"
 #include "kernels/pool.h"
-
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define VECTOR_CLONES
-#endif
 
 struct weight {
 	uint32_t rows, cols;

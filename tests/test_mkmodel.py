@@ -15,11 +15,12 @@ import sentencepiece
 from test_tokenizers import run_zeph
 
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
-         "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
+         "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"]
 # The root mean square error of a normal variable of unit variance in each type, about twice what
 # rounding to its step costs: f16 2^-11, bf16 2^-8, then by bits.
 ERROR = {"f32": 0, "f16": 1e-3, "bf16": 4e-3, "q8_0": 0.01, "q4_0": 0.2, "q4_1": 0.15, "q5_0": 0.1,
-         "q5_1": 0.08, "q2_k": 0.5, "q3_k": 0.3, "q4_k": 0.13, "q5_k": 0.07, "q6_k": 0.04}
+         "q5_1": 0.08, "q2_k": 0.5, "q3_k": 0.3, "q4_k": 0.13, "q5_k": 0.07, "q6_k": 0.04,
+         "iq4_nl": 0.17, "iq4_xs": 0.17}
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pytest
 
 BUILD = pathlib.Path(os.environ.get("ZEPH_BUILD", pathlib.Path(__file__).parent.parent / "build"))
 LEGACY = ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
-K_TYPES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
-RMS_BOUND = {"Q2_K": 0.36, "Q3_K": 0.19, "Q4_K": 0.085, "Q5_K": 0.043, "Q6_K": 0.021}
+K_TYPES = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"]
+RMS_BOUND = {"Q2_K": 0.36, "Q3_K": 0.19, "Q4_K": 0.085, "Q5_K": 0.043, "Q6_K": 0.021,
+             "IQ4_NL": 0.09, "IQ4_XS": 0.09}
 
 
 def zeph(name, mode, data):

@@ -105,7 +105,7 @@ static void matmul_float(
 LANE void exact_fill(const int values, const int scales, const struct weight *w, const uint8_t *p,
 	uint32_t b0, uint32_t blocks, float *to)
 {
-	const bool is_signed = values == VALUES_Q8 && BYTE_ZERO == 0;
+	const bool is_signed = values_byte(values) && BYTE_ZERO == 0;
 	const struct vf zero = vf_set1(is_signed ? 128.0f : (float)w->layout.zero);
 
 	for (uint32_t b = b0; b < b0 + blocks; b++) {
@@ -136,6 +136,12 @@ static void exact_dispatch(
 	case VALUES_Q3: exact_fill(VALUES_Q3, SCALES_K16, w, p, b0, blocks, to); return;
 	case VALUES_Q6: exact_fill(VALUES_Q6, SCALES_K16, w, p, b0, blocks, to); return;
 	case VALUES_Q8: exact_fill(VALUES_Q8, SCALES_D, w, p, b0, blocks, to); return;
+	case VALUES_IQ4:
+		if (w->layout.scales == SCALES_D)
+			exact_fill(VALUES_IQ4, SCALES_D, w, p, b0, blocks, to);
+		else
+			exact_fill(VALUES_IQ4, SCALES_K32, w, p, b0, blocks, to);
+		return;
 	case VALUES_Q4:
 		if (w->layout.scales == SCALES_D)
 			exact_fill(VALUES_Q4, SCALES_D, w, p, b0, blocks, to);

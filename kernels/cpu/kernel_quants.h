@@ -45,8 +45,17 @@ LANE struct vi values_unpack(const int values, const uint8_t *p, int j)
 		if (values == VALUES_Q3)
 			v = vi_or(v, bits_move(vi_load(p + 128), j, 2, 0x04));
 		return v;
+	case VALUES_IQ4:
+		v = vi_level(bits_move(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0, 0x0f), iq4_levels);
+		return BYTE_ZERO ? vi_flip_sign(v) : v;
 	default: return vi_load(p + 64 * j);
 	}
+}
+
+/* Values that unpack to full bytes, BYTE_ZERO too high. */
+LANE bool values_byte(const int values)
+{
+	return values == VALUES_Q8 || values == VALUES_IQ4;
 }
 
 struct block_scales {
@@ -94,6 +103,11 @@ LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_
 		s += (size_t)(b / 8) * 288;
 		r.d[0] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i));
 		r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i + 16));
+		r.m[0] = r.m[1] = vf_set1(0);
+		return r;
+	case SCALES_K32:
+		s += (size_t)(b / 8) * 160;
+		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 16 * i));
 		r.m[0] = r.m[1] = vf_set1(0);
 		return r;
 	default:
@@ -197,7 +211,7 @@ LANE void fused(const int values, const int scales, const int nc, const struct w
 		const struct block_scales bs = scales_load(scales, s, b);
 		const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
 
-		block_add(values, values == VALUES_Q8, scales, nc, p + b * step, &bs, &x, acc);
+		block_add(values, values_byte(values), scales, nc, p + b * step, &bs, &x, acc);
 	}
 	for (int c = 0; c < nc; c++)
 		vf_store(out + 16 * c, acc[c]);
@@ -330,11 +344,13 @@ QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32)
 QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min)
 QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16)
 QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16)
+QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32)
+QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32)
 
 static void matmul_quants(
 	const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, void *scratch)
 {
-	static void (*const groups[][5])(
+	static void (*const groups[][6])(
 		const struct weight *, uint32_t, const struct cpu_acts *, float *, void *) = {
 		[VALUES_Q2] = {[SCALES_K16M] = q2_k},
 		[VALUES_Q3] = {[SCALES_K16] = q3_k},
@@ -342,6 +358,7 @@ static void matmul_quants(
 		[VALUES_Q5] = {[SCALES_D] = q5_d, [SCALES_DM] = q5_dm, [SCALES_K32M] = q5_k},
 		[VALUES_Q6] = {[SCALES_K16] = q6_k},
 		[VALUES_Q8] = {[SCALES_D] = q8_d},
+		[VALUES_IQ4] = {[SCALES_D] = iq4_nl, [SCALES_K32] = iq4_xs},
 	};
 
 	groups[w->layout.values][w->layout.scales](w, g, a, out, scratch);

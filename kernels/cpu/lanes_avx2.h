@@ -215,6 +215,13 @@ LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 	return (struct vi){_mm256_and_si256(a.lo, m), _mm256_and_si256(a.hi, m)};
 }
 
+LANE struct vi vi_level(struct vi a, const int8_t table[16])
+{
+	const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+
+	return (struct vi){_mm256_shuffle_epi8(t, a.lo), _mm256_shuffle_epi8(t, a.hi)};
+}
+
 LANE struct vi vi_flip_sign(struct vi a)
 {
 	const __m256i m = _mm256_set1_epi8((char)0x80);

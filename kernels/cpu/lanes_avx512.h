@@ -176,6 +176,13 @@ LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 	return (struct vi){_mm512_and_si512(a.v, _mm512_set1_epi8((char)mask))};
 }
 
+LANE struct vi vi_level(struct vi a, const int8_t table[16])
+{
+	const __m128i t = _mm_loadu_si128((const __m128i *)table);
+
+	return (struct vi){_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), a.v)};
+}
+
 /* Every byte of every lane with its top bit flipped: signed to unsigned + 128 and back. */
 LANE struct vi vi_flip_sign(struct vi a)
 {

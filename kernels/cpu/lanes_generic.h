@@ -239,6 +239,19 @@ LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 	return a;
 }
 
+/* Every byte, 0 … 15, replaced by the table's entry. Not inlined: it is large, and in many places.
+ */
+static __attribute__((noinline)) struct vi vi_level(struct vi a, const int8_t table[16])
+{
+	uint8_t b[64];
+
+	memcpy(b, &a.v, sizeof(b));
+	for (int i = 0; i < 64; i++)
+		b[i] = (uint8_t)table[b[i]];
+	memcpy(&a.v, b, sizeof(b));
+	return a;
+}
+
 /* Every byte of every lane with its top bit flipped: signed to unsigned + 128 and back. */
 LANE struct vi vi_flip_sign(struct vi a)
 {

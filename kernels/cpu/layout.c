@@ -24,13 +24,15 @@ bool layout_of(enum dtype dtype, uint32_t rows, uint32_t byte_zero, struct cpu_l
 		{DTYPE_Q4_K, {FAMILY_QUANTS, VALUES_Q4, SCALES_K32M, 0}},
 		{DTYPE_Q5_K, {FAMILY_QUANTS, VALUES_Q5, SCALES_K32M, 0}},
 		{DTYPE_Q6_K, {FAMILY_QUANTS, VALUES_Q6, SCALES_K16, 32}},
+		{DTYPE_IQ4_NL, {FAMILY_QUANTS, VALUES_IQ4, SCALES_D, 0}},
+		{DTYPE_IQ4_XS, {FAMILY_QUANTS, VALUES_IQ4, SCALES_K32, 0}},
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 		if (known[i].dtype != dtype)
 			continue;
 		*ret = known[i].layout;
-		if (dtype == DTYPE_Q8_0)
+		if (ret->values == VALUES_Q8 || ret->values == VALUES_IQ4)
 			ret->zero = byte_zero;
 		if (rows == 1)
 			ret->family = FAMILY_VECTOR;
@@ -41,7 +43,8 @@ bool layout_of(enum dtype dtype, uint32_t rows, uint32_t byte_zero, struct cpu_l
 
 size_t layout_scales_bytes(enum cpu_scales scales)
 {
-	static const size_t bytes[] = {32, 64, 64 + 8 * 32, 32 + 16 * 16, 64 + 16 * 32};
+	static const size_t bytes[] = {
+		32, 64, 64 + 8 * 32, 32 + 16 * 16, 64 + 16 * 32, 32 + 8 * 16};
 
 	return bytes[scales];
 }
@@ -81,7 +84,8 @@ static uint32_t value_at(enum cpu_values values, const uint8_t *block, uint32_t 
 	const uint32_t nibble = nibbles[j / 2 * 64 + at] >> (j % 2 * 4) & 15;
 
 	switch (values) {
-	case VALUES_Q4: return nibble;
+	case VALUES_Q4:
+	case VALUES_IQ4: return nibble;
 	case VALUES_Q5: bits = block + 256; return nibble | (bits[at] >> j & 1u) << 4;
 	case VALUES_Q6:
 		crumbs = block + 256;
@@ -130,13 +134,26 @@ static void scales_at(const struct weight *w, const uint8_t *s, uint32_t b, uint
 		*d = f16_at(s, r) * (float)s[64 + 32 * (2 * i + h) + r];
 		*m = -(f16_at(s + 32, r) * (float)s[64 + 32 * (2 * i + h) + 16 + r]);
 		break;
+	case SCALES_K32:
+		s += b / 8 * step;
+		*d = f16_at(s, r) * (float)(int8_t)s[32 + 16 * i + r];
+		break;
 	}
+}
+
+/* The number that a stored value stands for, before its scale. */
+static int32_t number_of(const struct cpu_layout *l, uint32_t stored)
+{
+	if (l->values == VALUES_IQ4)
+		return iq4_levels[stored];
+	if (l->values == VALUES_Q8 && l->zero == 0)
+		return (int8_t)stored;
+	return (int32_t)stored - (int32_t)l->zero;
 }
 
 static void quants_row(const struct weight *w, const uint8_t *group, uint32_t r, float *y)
 {
 	const size_t step = VALUES_BYTES(w->layout.values);
-	const bool is_signed = w->layout.values == VALUES_Q8 && w->layout.zero == 0;
 
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
 		float d[2], m[2];
@@ -145,8 +162,7 @@ static void quants_row(const struct weight *w, const uint8_t *group, uint32_t r,
 		scales_at(w, group + w->scales_offset, b, 1, r, &d[1], &m[1]);
 		for (uint32_t k = 0; k < 32; k++) {
 			const uint32_t u = value_at(w->layout.values, group + b * step, r, k);
-			const int32_t q = is_signed ? (int8_t)u
-						    : (int32_t)u - (int32_t)w->layout.zero;
+			const int32_t q = number_of(&w->layout, u);
 
 			y[32 * b + k] = d[k / 16] * (float)q + m[k / 16];
 		}

@@ -11,14 +11,16 @@
  *   bits     64 B  bit j of a byte for vector j
  *   bytes   512 B
  *
- * q4 nibbles · q5 nibbles, bits · q6 nibbles, crumbs · q2 crumbs · q3 crumbs, bits · q8 bytes. All
- * blocks of a group come first, then all its scales, as the file has them (no rounding):
+ * q4 nibbles · q5 nibbles, bits · q6 nibbles, crumbs · q2 crumbs · q3 crumbs, bits · q8 bytes · iq4
+ * nibbles, which choose from iq4_levels. All blocks of a group come first, then all its scales, as
+ * the file has them (no rounding):
  *
  *   D     d f16 [16] per 32                                        w = d (q - zero)
  *   DM    d f16 [16], m f16 [16] per 32                            w = d q + m
  *   K32M  d, dmin f16 [16] per 256, then 8 x (sc u8 [16], mn u8 [16])   w = d sc q - dmin mn
  *   K16   d f16 [16] per 256, then 16 x sc s8 [16]                 w = d sc (q - zero)
  *   K16M  d, dmin f16 [16] per 256, then 16 x (sc u8 [16], mn u8 [16])
+ *   K32   d f16 [16] per 256, then 8 x sc s8 [16]                  w = d sc (q - zero)
  *
  * Unquantised: f32 and f16 [cols][16], bf16 [cols / 2 rounded up][16][2]. A vector (one row) is
  * kept as plain f32. */
@@ -32,8 +34,8 @@
 
 #define GROUP_ROWS 16
 
-enum cpu_values { VALUES_Q2, VALUES_Q3, VALUES_Q4, VALUES_Q5, VALUES_Q6, VALUES_Q8 };
-enum cpu_scales { SCALES_D, SCALES_DM, SCALES_K32M, SCALES_K16, SCALES_K16M };
+enum cpu_values { VALUES_Q2, VALUES_Q3, VALUES_Q4, VALUES_Q5, VALUES_Q6, VALUES_Q8, VALUES_IQ4 };
+enum cpu_scales { SCALES_D, SCALES_DM, SCALES_K32M, SCALES_K16, SCALES_K16M, SCALES_K32 };
 
 /* Which kernel family reads a weight. */
 enum cpu_family { FAMILY_VECTOR, FAMILY_QUANTS, FAMILY_F32, FAMILY_F16, FAMILY_BF16 };
@@ -42,7 +44,7 @@ struct cpu_layout {
 	enum cpu_family family;
 	enum cpu_values values;
 	enum cpu_scales scales;
-	uint32_t zero; /* subtracted from the stored value, D and K16 only */
+	uint32_t zero; /* subtracted from the stored value where the scales have no minimum */
 };
 
 struct weight {
@@ -66,7 +68,9 @@ bool layout_size(struct weight *w);
 
 /* Bytes of one block of 32 columns of a group, and of the scales per 32 (D, DM) or 256. */
 #define VALUES_BYTES(values)                                                                       \
-	((values) == VALUES_Q8 ? 512u : 128u + 64u * (uint32_t)((values)-VALUES_Q2))
+	((values) == VALUES_Q8           ? 512u                                                    \
+		: (values) == VALUES_IQ4 ? 256u                                                    \
+					 : 128u + 64u * (uint32_t)((values)-VALUES_Q2))
 size_t layout_scales_bytes(enum cpu_scales scales);
 
 /* Writes group g of the weight from the tensor's file bytes. */

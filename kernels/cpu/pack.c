@@ -44,6 +44,8 @@ static void values_read(
 		low_high(p + 8, v);
 		fifth_bits(p + 4, v);
 		return;
+	case DTYPE_IQ4_NL: low_high(p + 2, v); return;
+	case DTYPE_IQ4_XS: low_high(p + 8 + 16 * i, v); return;
 	case DTYPE_Q8_0:
 		for (int k = 0; k < 32; k++)
 			v[k] = (uint8_t)(p[2 + k] + zero);
@@ -165,6 +167,15 @@ static void scales_write(enum dtype dtype, const uint8_t *p, uint32_t r, uint8_t
 		put16(to, r, p + 208);
 		for (uint32_t i = 0; i < 16; i++)
 			to[32 + 16 * i + r] = p[192 + i];
+		return;
+	case DTYPE_IQ4_XS:
+		put16(to, r, p);
+		for (uint32_t i = 0; i < 8; i++) {
+			const uint32_t low = p[4 + i / 2] >> (i % 2 * 4) & 15;
+			const uint32_t high = p[2 + i / 4] >> (i % 4 * 2) & 3;
+
+			to[32 + 16 * i + r] = (uint8_t)((low | high << 4) - 32);
+		}
 		return;
 	default: put16(to, r, p); return;
 	}

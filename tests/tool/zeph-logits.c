@@ -10,7 +10,7 @@
 #include "engine/forward.h"
 
 struct arguments {
-	const char *model, *device, *tokens, *out;
+	const char *model, *device, *quantize, *tokens, *out;
 	enum activations activations;
 	enum dtype kv_dtype;
 	uint32_t threads, chunk;
@@ -20,7 +20,7 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: zeph-logits --model F --device reference|cpu|cuda [--activations fast|exact]\n"
-		"                   [--kv f32|f16|bf16] [--threads N] [--chunk ROWS]\n"
+		"                   [--kv f32|f16|bf16] [--threads N] [--chunk ROWS] [--quantize TYPE]\n"
 		"                   --tokens FILE (u32 ids) --out FILE (f32 [n, vocab])\n");
 	return 2;
 }
@@ -31,6 +31,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"model", required_argument, NULL, 'm'},
 		{"device", required_argument, NULL, 'd'},
 		{"activations", required_argument, NULL, 'a'},
+		{"quantize", required_argument, NULL, 'q'},
 		{"kv", required_argument, NULL, 'k'},
 		{"threads", required_argument, NULL, 't'},
 		{"chunk", required_argument, NULL, 'c'},
@@ -51,6 +52,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 			a->activations = strcmp(optarg, "exact") == 0 ? ACTIVATIONS_EXACT
 								      : ACTIVATIONS_FAST;
 			break;
+		case 'q': a->quantize = optarg; break;
 		case 'k':
 			type = dtype_from_name(optarg);
 			if (type < 0)
@@ -178,6 +180,7 @@ int main(int argc, char **argv)
 	ids = read_tokens(a.tokens, &n);
 	if (!ids)
 		return 1;
+	options.quantize = a.quantize;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
 	if (r == 0)
 		r = device_open(&(struct device_options){a.device, a.threads, a.activations}, &b,

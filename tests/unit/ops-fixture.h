@@ -51,6 +51,8 @@ static const enum dtype all_dtypes[] = {
 	DTYPE_Q4_K,
 	DTYPE_Q5_K,
 	DTYPE_Q6_K,
+	DTYPE_IQ4_NL,
+	DTYPE_IQ4_XS,
 };
 #define N_DTYPES (sizeof(all_dtypes) / sizeof(all_dtypes[0]))
 

@@ -69,6 +69,8 @@ static void errors_are_those_of_the_bits(void **state)
 		{DTYPE_Q4_K, 0.085},
 		{DTYPE_Q5_K, 0.043},
 		{DTYPE_Q6_K, 0.021},
+		{DTYPE_IQ4_NL, 0.09},
+		{DTYPE_IQ4_XS, 0.09},
 	};
 	static float x[N];
 
@@ -85,7 +87,8 @@ static void errors_are_those_of_the_bits(void **state)
 static void zeroes_and_constants_survive(void **state)
 {
 	static const enum dtype all[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1,
-		DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
+		DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_IQ4_NL,
+		DTYPE_IQ4_XS};
 	float x[256];
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
@@ -100,8 +103,8 @@ static void zeroes_and_constants_survive(void **state)
 
 static void weights_move_the_error(void **state)
 {
-	static const enum dtype k_types[] = {
-		DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
+	static const enum dtype k_types[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K,
+		DTYPE_Q6_K, DTYPE_IQ4_NL, DTYPE_IQ4_XS};
 	static float x[256], w[256], y[256];
 
 	gaussian(x, 256);
