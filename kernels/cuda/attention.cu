@@ -1,10 +1,10 @@
 /* Attention in 128-position blocks, f32 throughout.
  *
- * A thread block serves up to 16 queries that share keys and values: the query heads of one KV head,
- * of consecutive rows of one sequence. Each 128-position block has a maximum, a sum and an output of
- * its own, merged in ascending order. Either one thread block walks all of them (prompts: there are
- * enough queries to fill the card), or each has a thread block and the last to arrive merges
- * (decoding). A query's arithmetic is the same in both, whoever its neighbours are:
+ * A thread block serves up to 16 queries that share keys and values: the query heads of one KV
+ * head, of consecutive rows of one sequence. Each 128-position block has a maximum, a sum and an
+ * output of its own, merged in ascending order. Either one thread block walks all of them (prompts:
+ * there are enough queries to fill the card), or each has a thread block and the last to arrive
+ * merges (decoding). A query's arithmetic is the same in both, whoever its neighbours are:
  *
  *   score   one chain of fused multiply-adds over the head's elements, in order
  *   sum     four positions a lane (p, p + 32, p + 64, p + 96), then a tree over the lanes
@@ -47,6 +47,7 @@ struct attention {
 	uint32_t head_subs;
 	uint32_t t;          /* positions in a tile, a divisor of 128 */
 	uint32_t pairs_pow2; /* head_dim / 2, rounded up to a power of two */
+	uint32_t none;
 };
 
 /* What a thread block works on. */
@@ -94,7 +95,8 @@ __device__ static bool scope_of(const struct attention &p, struct scope &s)
 }
 
 /* Tiles [low, high) of a block hold positions that are seen. */
-__device__ static uint32_t tile_low(const struct attention &p, const struct scope &s, uint32_t block)
+__device__ static uint32_t tile_low(
+	const struct attention &p, const struct scope &s, uint32_t block)
 {
 	return s.begin > block * BLOCK ? (s.begin - block * BLOCK) / p.t : 0;
 }
@@ -190,7 +192,8 @@ __device__ static void scores_of(const struct attention &p, const struct scope &
 #pragma unroll
 				for (int e = 0; e < PER_UNIT; e += 4) {
 					const float4 q = load_vector<float4>(
-						queries + r * p.head_dim + u * PER_UNIT + (uint32_t)e);
+						queries + r * p.head_dim + u * PER_UNIT +
+						(uint32_t)e);
 
 					sum[j] = __fmaf_rn(q.x, k[e], sum[j]);
 					sum[j] = __fmaf_rn(q.y, k[e + 1], sum[j]);
@@ -285,7 +288,8 @@ __device__ static void values_add(const struct attention &p, uint32_t n, const s
 
 			if (r >= n)
 				break;
-			const float4 e = load_vector<float4>(scores + r * BLOCK + i.tile * p.t + row);
+			const float4 e = load_vector<float4>(
+				scores + r * BLOCK + i.tile * p.t + row);
 			const float es[4] = {e.x, e.y, e.z, e.w};
 
 #pragma unroll
@@ -335,15 +339,15 @@ __device__ static void state_merge(struct state &s, int j, float max, float sum,
 	s.out.v[j][1] = merged(m, s.out.v[j][1], out[1]);
 }
 
-__device__ static float *partial_of(
-	const struct attention &p, uint32_t z, uint32_t r)
+__device__ static float *partial_of(const struct attention &p, uint32_t z, uint32_t r)
 {
 	const size_t at = ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + z;
 
 	return p.partials + (at * QUERIES + r) * (2 + p.head_dim);
 }
 
-template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(const struct attention p)
+template <int D>
+__global__ __launch_bounds__(THREADS) void attention_kernel(const struct attention p)
 {
 	SHARED_DYNAMIC(shared);
 	SHARED(float, maximums, [QUERIES]);
@@ -468,9 +472,9 @@ template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(con
 
 		if (!mine || r >= n)
 			break;
-		float *y = p.y + ((size_t)(s.row + r / s.n_heads) * p.n_heads + s.head +
-					 r % s.n_heads) *
-					 p.head_dim;
+		float *y = p.y +
+			   ((size_t)(s.row + r / s.n_heads) * p.n_heads + s.head + r % s.n_heads) *
+				   p.head_dim;
 
 		y[2 * pair] = state.out.v[j][0] / state.sum[j];
 		y[2 * pair + 1] = state.out.v[j][1] / state.sum[j];

@@ -173,8 +173,8 @@ static int cuda_sync(struct backend *b)
 	return cuda_finish(cuda_of(b));
 }
 
-/* Backends of this process: cudaDeviceReset() would take the card from all of them. The one variable
- * here that is no backend's own. */
+/* Backends of this process: cudaDeviceReset() would take the card from all of them. The one
+ * variable here that is no backend's own. */
 static int n_backends;
 
 static void cuda_free(struct backend *b)
@@ -254,7 +254,8 @@ int cuda_backend_new(
 	c->exact = o->exact;
 	r = cuda_check(c, cudaSetDevice(c->card), "choosing the card");
 	if (r == 0)
-		r = cuda_check(c, cudaGetDeviceProperties(&prop, c->card), "asking for its properties");
+		r = cuda_check(
+			c, cudaGetDeviceProperties(&prop, c->card), "asking for its properties");
 	if (r == 0)
 		r = cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
 			"making a stream");
