@@ -354,16 +354,15 @@ __global__ __launch_bounds__(THREADS) void attention_kernel(const struct attenti
 	SHARED(float, sums, [QUERIES]);
 	SHARED(uint32_t, arrived, [1]);
 	float *queries = (float *)shared, *scores = queries + QUERIES * p.head_dim;
-	uint8_t *tiles[2];
 	const uint32_t pair = threadIdx.x % p.pairs_pow2, sharers = THREADS / p.pairs_pow2;
 	const uint32_t first = threadIdx.x / p.pairs_pow2;
 	const bool mine = 2 * pair < p.head_dim;
+	const uint32_t tile_bytes = p.t * (uint32_t)p.kv.row_bytes;
+	uint8_t *tiles = shared + (QUERIES * p.head_dim + QUERIES * BLOCK) * sizeof(float);
 	struct scope s;
 	struct state state;
 	struct outputs block;
 
-	tiles[0] = shared + (QUERIES * p.head_dim + QUERIES * BLOCK) * sizeof(float);
-	tiles[1] = tiles[0] + p.t * p.kv.row_bytes;
 	grid_wait();
 	grid_release();
 	if (!scope_of(p, s))
@@ -394,7 +393,7 @@ __global__ __launch_bounds__(THREADS) void attention_kernel(const struct attenti
 	struct item i = {from, tile_low(p, s, from), false};
 	uint32_t buffer = 0;
 	bool more = true;
-	item_fetch(p, s, i, tiles[0]);
+	item_fetch(p, s, i, tiles);
 	copy_async_commit();
 	while (more) {
 		const struct item now = i;
@@ -405,17 +404,17 @@ __global__ __launch_bounds__(THREADS) void attention_kernel(const struct attenti
 				scores[k] = -INFINITY;
 		more = item_next(p, s, until, i);
 		if (more)
-			item_fetch(p, s, i, tiles[buffer ^ 1]);
+			item_fetch(p, s, i, tiles + (buffer ^ 1) * tile_bytes);
 		copy_async_commit();
 		copy_async_wait<1>();
 		__syncthreads();
 		if (!now.value) {
-			scores_of<D>(p, s, now, tiles[buffer], queries, scores);
+			scores_of<D>(p, s, now, tiles + buffer * tile_bytes, queries, scores);
 			__syncthreads();
 			if (now.tile + 1 == high)
 				softmax(n, scores, maximums, sums);
 		} else {
-			values_add<D>(p, n, now, tiles[buffer], scores, block);
+			values_add<D>(p, n, now, tiles + buffer * tile_bytes, scores, block);
 		}
 		buffer ^= 1;
 		if (now.value && now.tile + 1 == high && mine) {

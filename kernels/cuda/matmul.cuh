@@ -15,6 +15,12 @@
 #define WIDE_COLUMNS 16 /* of 8, in a block */
 #define WARP_COLUMNS 8  /* of 8, of a warp: both with many and with some columns */
 
+/* Blocks on a processor at once: what registers and shared memory leave room for. */
+constexpr int split_blocks(int mt, int nt)
+{
+	return nt > 1 ? 1 : mt > 1 ? 2 : 3;
+}
+
 /* Shared memory of matmul_split. */
 template <int D, int MT, int NT> __host__ __device__ constexpr size_t split_ring_bytes(int stages)
 {
@@ -155,7 +161,8 @@ __device__ static __forceinline__ void chunk_product(const typename packed<D>::c
 
 /* Grid: MT tiles of 16 rows each, over all parts; PRODUCT_THREADS threads. */
 template <int D, int MT, int NT>
-__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_split(const struct product p)
+__global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_split(
+	const struct product p)
 {
 #if PTX_SM80
 	using W = packed<D>;
