@@ -37,7 +37,8 @@ struct attention {
 	struct kv_view kv;
 	const float *q;
 	float *y;
-	float *partials;    /* [grid.x, grid.y, grid.z, 16, 2 + head_dim]; NULL: one block walks */
+	float *partials; /* [grid.x, grid.y, grid.z, queries, 2 + head_dim]; NULL: one block walks
+			  */
 	uint32_t *counters; /* [grid.x, grid.y], zero before and after */
 	float scale;
 	uint32_t window, n_heads, group, head_dim;
@@ -47,7 +48,7 @@ struct attention {
 	uint32_t head_subs;
 	uint32_t t;          /* positions in a tile, a divisor of 128 */
 	uint32_t pairs_pow2; /* head_dim / 2, rounded up to a power of two */
-	uint32_t none;
+	uint32_t queries;    /* that a thread block has at most in this batch */
 };
 
 /* What a thread block works on. */
@@ -343,7 +344,7 @@ __device__ static float *partial_of(const struct attention &p, uint32_t z, uint3
 {
 	const size_t at = ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + z;
 
-	return p.partials + (at * QUERIES + r) * (2 + p.head_dim);
+	return p.partials + (at * p.queries + r) * (2 + p.head_dim);
 }
 
 template <int D>
@@ -527,6 +528,7 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 	p.head_subs = parts_of(group, p.heads);
 	p.rows = max(QUERIES / p.heads, (uint32_t)1);
 	p.row_subs = parts_of(c->longest_tile, p.rows);
+	p.queries = p.heads * min(p.rows, c->longest_tile);
 	p.pairs_pow2 = 1;
 	while (p.pairs_pow2 < dim / 2)
 		p.pairs_pow2 *= 2;
@@ -542,7 +544,7 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 
 		grid.z = splits_of(c, shape->window);
 		r = arena_grow(c, &c->partials,
-			items * grid.z * QUERIES * (2 + dim) * sizeof(float), false,
+			items * grid.z * p.queries * (2 + dim) * sizeof(float), false,
 			"attention's partial results");
 		if (r == 0)
 			r = arena_grow(c, &c->counters, items * sizeof(uint32_t), true,

@@ -242,7 +242,7 @@ int cuda_backend_new(
 {
 	struct cuda *c = (struct cuda *)calloc(1, sizeof(*c));
 	cudaDeviceProp prop;
-	int r;
+	int r, driver = 0;
 
 	if (!c) {
 		snprintf(error, error_size, "no memory for a backend");
@@ -266,6 +266,9 @@ int cuda_backend_new(
 	}
 	__atomic_add_fetch(&n_backends, 1, __ATOMIC_SEQ_CST);
 	c->arch = (uint32_t)(10 * prop.major + prop.minor);
+	/* in graphs since CUDA 12.3 */
+	c->overlap = c->arch >= 90 && cudaDriverGetVersion(&driver) == cudaSuccess &&
+		     driver >= 12030;
 	c->shared_max_bytes = prop.sharedMemPerBlockOptin;
 	c->processors = (uint32_t)prop.multiProcessorCount;
 	c->base.device.kind = "cuda";

@@ -82,7 +82,8 @@ struct cuda {
 	uint32_t processors;
 	enum activations activations;
 	bool exact;
-	bool dead; /* an error that stays was seen */
+	bool overlap; /* a kernel may start while the one ahead of it ends */
+	bool dead;    /* an error that stays was seen */
 	cudaStream_t stream;
 
 	/* launch.cu */

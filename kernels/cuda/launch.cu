@@ -37,7 +37,7 @@ static int launch_now(struct cuda *c, const struct launch *l)
 	config.dynamicSmemBytes = l->shared_bytes;
 	config.stream = c->stream;
 	config.attrs = &overlap;
-	config.numAttrs = c->arch >= 90 ? 1 : 0;
+	config.numAttrs = c->overlap ? 1 : 0;
 	return cuda_check(c, cudaLaunchKernelExC(&config, l->kernel, args), "launching a kernel");
 }
 

@@ -195,6 +195,12 @@ cudaError_t cudaGetDeviceCount(int *n)
 	return n_cards > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
+cudaError_t cudaDriverGetVersion(int *version)
+{
+	*version = CUDART_VERSION;
+	return cudaSuccess;
+}
+
 cudaError_t cudaSetDevice(int device)
 {
 	return device >= 0 && device < n_cards ? cudaSuccess : cudaErrorInvalidDevice;
