@@ -1,10 +1,10 @@
 /* Attention in 128-position blocks, f32 throughout.
  *
- * A thread block serves up to 16 queries that share keys and values: the query heads of one KV head,
- * of consecutive rows of one sequence. Each 128-position block has a maximum, a sum and an output of
- * its own, merged in ascending order. Either one thread block walks all of them (prompts: there are
- * enough queries to fill the card), or each has a thread block and the last to arrive merges
- * (decoding). A query's arithmetic is the same in both, whoever its neighbours are:
+ * A thread block serves up to 16 queries that share keys and values: the query heads of one KV
+ * head, of consecutive rows of one sequence. Each 128-position block has a maximum, a sum and an
+ * output of its own, merged in ascending order. Either one thread block walks all of them (prompts:
+ * there are enough queries to fill the card), or each has a thread block and the last to arrive
+ * merges (decoding). A query's arithmetic is the same in both, whoever its neighbours are:
  *
  *   score   one chain of fused multiply-adds over the head's elements, in order
  *   sum     four positions a lane (p, p + 32, p + 64, p + 96), then a tree over the lanes
@@ -37,7 +37,8 @@ struct attention {
 	struct kv_view kv;
 	const float *q;
 	float *y;
-	float *partials;    /* [grid.x, grid.y, grid.z, 16, 2 + head_dim]; NULL: one block walks */
+	float *partials; /* [grid.x, grid.y, grid.z, queries, 2 + head_dim]; NULL: one block walks
+			  */
 	uint32_t *counters; /* [grid.x, grid.y], zero before and after */
 	float scale;
 	uint32_t window, n_heads, group, head_dim;
@@ -47,6 +48,7 @@ struct attention {
 	uint32_t head_subs;
 	uint32_t t;          /* positions in a tile, a divisor of 128 */
 	uint32_t pairs_pow2; /* head_dim / 2, rounded up to a power of two */
+	uint32_t queries;    /* that a thread block has at most in this batch */
 };
 
 /* What a thread block works on. */
@@ -94,7 +96,8 @@ __device__ static bool scope_of(const struct attention &p, struct scope &s)
 }
 
 /* Tiles [low, high) of a block hold positions that are seen. */
-__device__ static uint32_t tile_low(const struct attention &p, const struct scope &s, uint32_t block)
+__device__ static uint32_t tile_low(
+	const struct attention &p, const struct scope &s, uint32_t block)
 {
 	return s.begin > block * BLOCK ? (s.begin - block * BLOCK) / p.t : 0;
 }
@@ -190,7 +193,8 @@ __device__ static void scores_of(const struct attention &p, const struct scope &
 #pragma unroll
 				for (int e = 0; e < PER_UNIT; e += 4) {
 					const float4 q = load_vector<float4>(
-						queries + r * p.head_dim + u * PER_UNIT + (uint32_t)e);
+						queries + r * p.head_dim + u * PER_UNIT +
+						(uint32_t)e);
 
 					sum[j] = __fmaf_rn(q.x, k[e], sum[j]);
 					sum[j] = __fmaf_rn(q.y, k[e + 1], sum[j]);
@@ -285,7 +289,8 @@ __device__ static void values_add(const struct attention &p, uint32_t n, const s
 
 			if (r >= n)
 				break;
-			const float4 e = load_vector<float4>(scores + r * BLOCK + i.tile * p.t + row);
+			const float4 e = load_vector<float4>(
+				scores + r * BLOCK + i.tile * p.t + row);
 			const float es[4] = {e.x, e.y, e.z, e.w};
 
 #pragma unroll
@@ -335,31 +340,30 @@ __device__ static void state_merge(struct state &s, int j, float max, float sum,
 	s.out.v[j][1] = merged(m, s.out.v[j][1], out[1]);
 }
 
-__device__ static float *partial_of(
-	const struct attention &p, uint32_t z, uint32_t r)
+__device__ static float *partial_of(const struct attention &p, uint32_t z, uint32_t r)
 {
 	const size_t at = ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + z;
 
-	return p.partials + (at * QUERIES + r) * (2 + p.head_dim);
+	return p.partials + (at * p.queries + r) * (2 + p.head_dim);
 }
 
-template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(const struct attention p)
+template <int D>
+__global__ __launch_bounds__(THREADS) void attention_kernel(const struct attention p)
 {
 	SHARED_DYNAMIC(shared);
 	SHARED(float, maximums, [QUERIES]);
 	SHARED(float, sums, [QUERIES]);
 	SHARED(uint32_t, arrived, [1]);
 	float *queries = (float *)shared, *scores = queries + QUERIES * p.head_dim;
-	uint8_t *tiles[2];
 	const uint32_t pair = threadIdx.x % p.pairs_pow2, sharers = THREADS / p.pairs_pow2;
 	const uint32_t first = threadIdx.x / p.pairs_pow2;
 	const bool mine = 2 * pair < p.head_dim;
+	const uint32_t tile_bytes = p.t * (uint32_t)p.kv.row_bytes;
+	uint8_t *tiles = shared + (QUERIES * p.head_dim + QUERIES * BLOCK) * sizeof(float);
 	struct scope s;
 	struct state state;
 	struct outputs block;
 
-	tiles[0] = shared + (QUERIES * p.head_dim + QUERIES * BLOCK) * sizeof(float);
-	tiles[1] = tiles[0] + p.t * p.kv.row_bytes;
 	grid_wait();
 	grid_release();
 	if (!scope_of(p, s))
@@ -390,7 +394,7 @@ template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(con
 	struct item i = {from, tile_low(p, s, from), false};
 	uint32_t buffer = 0;
 	bool more = true;
-	item_fetch(p, s, i, tiles[0]);
+	item_fetch(p, s, i, tiles);
 	copy_async_commit();
 	while (more) {
 		const struct item now = i;
@@ -401,17 +405,17 @@ template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(con
 				scores[k] = -INFINITY;
 		more = item_next(p, s, until, i);
 		if (more)
-			item_fetch(p, s, i, tiles[buffer ^ 1]);
+			item_fetch(p, s, i, tiles + (buffer ^ 1) * tile_bytes);
 		copy_async_commit();
 		copy_async_wait<1>();
 		__syncthreads();
 		if (!now.value) {
-			scores_of<D>(p, s, now, tiles[buffer], queries, scores);
+			scores_of<D>(p, s, now, tiles + buffer * tile_bytes, queries, scores);
 			__syncthreads();
 			if (now.tile + 1 == high)
 				softmax(n, scores, maximums, sums);
 		} else {
-			values_add<D>(p, n, now, tiles[buffer], scores, block);
+			values_add<D>(p, n, now, tiles + buffer * tile_bytes, scores, block);
 		}
 		buffer ^= 1;
 		if (now.value && now.tile + 1 == high && mine) {
@@ -468,9 +472,9 @@ template <int D> __global__ __launch_bounds__(THREADS) void attention_kernel(con
 
 		if (!mine || r >= n)
 			break;
-		float *y = p.y + ((size_t)(s.row + r / s.n_heads) * p.n_heads + s.head +
-					 r % s.n_heads) *
-					 p.head_dim;
+		float *y = p.y +
+			   ((size_t)(s.row + r / s.n_heads) * p.n_heads + s.head + r % s.n_heads) *
+				   p.head_dim;
 
 		y[2 * pair] = state.out.v[j][0] / state.sum[j];
 		y[2 * pair + 1] = state.out.v[j][1] / state.sum[j];
@@ -524,6 +528,7 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 	p.head_subs = parts_of(group, p.heads);
 	p.rows = max(QUERIES / p.heads, (uint32_t)1);
 	p.row_subs = parts_of(c->longest_tile, p.rows);
+	p.queries = p.heads * min(p.rows, c->longest_tile);
 	p.pairs_pow2 = 1;
 	while (p.pairs_pow2 < dim / 2)
 		p.pairs_pow2 *= 2;
@@ -539,7 +544,7 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 
 		grid.z = splits_of(c, shape->window);
 		r = arena_grow(c, &c->partials,
-			items * grid.z * QUERIES * (2 + dim) * sizeof(float), false,
+			items * grid.z * p.queries * (2 + dim) * sizeof(float), false,
 			"attention's partial results");
 		if (r == 0)
 			r = arena_grow(c, &c->counters, items * sizeof(uint32_t), true,

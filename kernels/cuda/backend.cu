@@ -173,8 +173,8 @@ static int cuda_sync(struct backend *b)
 	return cuda_finish(cuda_of(b));
 }
 
-/* Backends of this process: cudaDeviceReset() would take the card from all of them. The one variable
- * here that is no backend's own. */
+/* Backends of this process: cudaDeviceReset() would take the card from all of them. The one
+ * variable here that is no backend's own. */
 static int n_backends;
 
 static void cuda_free(struct backend *b)
@@ -242,7 +242,7 @@ int cuda_backend_new(
 {
 	struct cuda *c = (struct cuda *)calloc(1, sizeof(*c));
 	cudaDeviceProp prop;
-	int r;
+	int r, driver = 0;
 
 	if (!c) {
 		snprintf(error, error_size, "no memory for a backend");
@@ -254,7 +254,8 @@ int cuda_backend_new(
 	c->exact = o->exact;
 	r = cuda_check(c, cudaSetDevice(c->card), "choosing the card");
 	if (r == 0)
-		r = cuda_check(c, cudaGetDeviceProperties(&prop, c->card), "asking for its properties");
+		r = cuda_check(
+			c, cudaGetDeviceProperties(&prop, c->card), "asking for its properties");
 	if (r == 0)
 		r = cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
 			"making a stream");
@@ -265,6 +266,9 @@ int cuda_backend_new(
 	}
 	__atomic_add_fetch(&n_backends, 1, __ATOMIC_SEQ_CST);
 	c->arch = (uint32_t)(10 * prop.major + prop.minor);
+	/* in graphs since CUDA 12.3 */
+	c->overlap = c->arch >= 90 && cudaDriverGetVersion(&driver) == cudaSuccess &&
+		     driver >= 12030;
 	c->shared_max_bytes = prop.sharedMemPerBlockOptin;
 	c->processors = (uint32_t)prop.multiProcessorCount;
 	c->base.device.kind = "cuda";

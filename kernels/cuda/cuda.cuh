@@ -37,7 +37,7 @@ struct batch_view {
 	const int32_t *tokens;
 	const uint32_t *slots, *positions, *table;
 	const struct attention_tile *tiles;
-	uint32_t n_rows, n_tiles, stride;
+	uint32_t n_rows, n_tiles, stride, none;
 };
 
 /* Device memory that grows. */
@@ -46,6 +46,8 @@ struct arena {
 	size_t bytes;
 };
 
+/* Launches are compared byte by byte: the structs that kernels take have no padding (`none` stands
+ * in its place, zero). */
 #define LAUNCH_ARGS 320
 
 struct launch {
@@ -80,7 +82,8 @@ struct cuda {
 	uint32_t processors;
 	enum activations activations;
 	bool exact;
-	bool dead; /* an error that stays was seen */
+	bool overlap; /* a kernel may start while the one ahead of it ends */
+	bool dead;    /* an error that stays was seen */
 	cudaStream_t stream;
 
 	/* launch.cu */
@@ -103,11 +106,11 @@ struct cuda {
 	size_t upload_bytes;
 	uint32_t upload_next;
 
-	struct arena acts;            /* matmul.cu: activations made ready */
-	struct arena partials;        /* attention.cu: blocks to be merged */
-	struct arena counters;        /* attention.cu: zero between launches */
-	struct arena sampler;         /* sample.cu */
-	uint8_t *sampler_pinned;      /* sample.cu */
+	struct arena acts;       /* matmul.cu: activations made ready */
+	struct arena partials;   /* attention.cu: blocks to be merged */
+	struct arena counters;   /* attention.cu: zero between launches */
+	struct arena sampler;    /* sample.cu */
+	uint8_t *sampler_pinned; /* sample.cu */
 	size_t sampler_pinned_bytes;
 };
 
@@ -140,8 +143,8 @@ static inline int cuda_launch(struct cuda *c, const void *kernel, dim3 grid, uin
 	static_assert(sizeof(A) <= LAUNCH_ARGS, "a launch's arguments");
 	return cuda_launch_bytes(c, kernel, grid, threads, shared_bytes, &args, sizeof(A));
 }
-int cuda_flush(struct cuda *c);               /* what was gathered is launched */
-int cuda_finish(struct cuda *c);              /* and done */
+int cuda_flush(struct cuda *c);  /* what was gathered is launched */
+int cuda_finish(struct cuda *c); /* and done */
 int cuda_upload(struct cuda *c, void *to, const void *host, size_t bytes);
 void cuda_graphs_free(struct cuda *c);
 int cuda_batch_begin(struct backend *b, const struct batch *batch);
@@ -156,8 +159,8 @@ int cuda_pack(struct cuda *c, const struct weight *w, const uint8_t *raw, size_t
 	uint32_t first_row, uint32_t n_rows);
 int cuda_embed(struct backend *b, const struct batch *batch, const struct weight *table, float *y);
 
-int cuda_rmsnorm(struct backend *b, uint32_t n, const float *x, const struct weight *w, float eps,
-	float *y);
+int cuda_rmsnorm(
+	struct backend *b, uint32_t n, const float *x, const struct weight *w, float eps, float *y);
 int cuda_swiglu(
 	struct backend *b, uint32_t n, uint32_t dim, const float *gate, const float *up, float *y);
 int cuda_add(struct backend *b, uint32_t n, uint32_t dim, const float *x, float *y);

@@ -35,8 +35,8 @@ int cuda_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret
 	if (r == 0)
 		r = cuda_alloc(c, bytes, "the KV cache", &kv->data);
 	if (r == 0)
-		r = cuda_check(c, cudaMemsetAsync(kv->data, 0, bytes, c->stream),
-			"clearing the KV cache");
+		r = cuda_check(
+			c, cudaMemsetAsync(kv->data, 0, bytes, c->stream), "clearing the KV cache");
 	if (r < 0) {
 		cuda_kv_free(b, kv);
 		return r;
@@ -91,7 +91,7 @@ struct rope_kv {
 	float *q;
 	const float *k, *v;
 	uint32_t n_heads, n_kv_heads, head_dim, rope_dim;
-	bool halves;
+	uint32_t halves, none; /* halves: the layout of pairs */
 };
 
 /* Elements (first, second) of a head x rotated by the pair's angle. */

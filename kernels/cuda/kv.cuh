@@ -6,12 +6,12 @@
 struct kv_view {
 	uint8_t *data; /* of the layer: [n_pages, 2 (keys, values), n_kv_heads, 16, head_dim] */
 	size_t page_bytes, row_bytes;
-	uint32_t n_kv_heads;
+	uint32_t n_kv_heads, none;
 };
 
 static inline struct kv_view kv_view_of(const struct kv *kv, uint32_t layer)
 {
-	struct kv_view v;
+	struct kv_view v = {};
 
 	v.data = kv->data + (size_t)layer * kv->shape.n_pages * kv->page_bytes;
 	v.page_bytes = kv->page_bytes;

@@ -2,9 +2,9 @@
  *
  * While a small batch is announced (decoding), launches are gathered and not launched; what reads
  * results flushes them. A list of launches that comes a second time, byte for byte, becomes a CUDA
- * graph, and from then on a step costs the host one launch. That works because nothing in a launch's
- * arguments depends on tokens or positions: those lie on the card at addresses that do not change,
- * and are written by one copy at batch_begin. Larger batches (prompts) launch at once. */
+ * graph, and from then on a step costs the host one launch. That works because nothing in a
+ * launch's arguments depends on tokens or positions: those lie on the card at addresses that do not
+ * change, and are written by one copy at batch_begin. Larger batches (prompts) launch at once. */
 #include "kernels/cuda/cuda.cuh"
 
 #include <assert.h>
@@ -37,7 +37,7 @@ static int launch_now(struct cuda *c, const struct launch *l)
 	config.dynamicSmemBytes = l->shared_bytes;
 	config.stream = c->stream;
 	config.attrs = &overlap;
-	config.numAttrs = c->arch >= 90 ? 1 : 0;
+	config.numAttrs = c->overlap ? 1 : 0;
 	return cuda_check(c, cudaLaunchKernelExC(&config, l->kernel, args), "launching a kernel");
 }
 
@@ -51,8 +51,8 @@ int cuda_launch_bytes(struct cuda *c, const void *kernel, dim3 grid, uint32_t th
 		return r;
 	if (c->gathering && c->n_launches == c->launches_size) {
 		const uint32_t size = c->launches_size > 0 ? 2 * c->launches_size : 64;
-		struct launch *more =
-			(struct launch *)realloc(c->launches, size * sizeof(*c->launches));
+		struct launch *more = (struct launch *)realloc(
+			c->launches, size * sizeof(*c->launches));
 
 		if (!more)
 			return cuda_fail(c, -ENOMEM, "no memory for a list of %u launches", size);
@@ -150,8 +150,8 @@ static int graph_capture(struct cuda *c, struct graph *g)
 	ended = cuda_check(c, cudaStreamEndCapture(c->stream, &graph), "ending a capture");
 	r = r < 0 ? r : ended;
 	if (r == 0)
-		r = cuda_check(c, cudaGraphInstantiateWithFlags(&g->exec, graph, 0),
-			"making a graph");
+		r = cuda_check(
+			c, cudaGraphInstantiateWithFlags(&g->exec, graph, 0), "making a graph");
 	if (graph)
 		cudaGraphDestroy(graph);
 	return r;
@@ -220,8 +220,8 @@ int cuda_upload(struct cuda *c, void *to, const void *host, size_t bytes)
 	}
 	memcpy(c->pinned + c->pinned_used, host, bytes);
 	r = cuda_check(c,
-		cudaMemcpyAsync(to, c->pinned + c->pinned_used, bytes, cudaMemcpyHostToDevice,
-			c->stream),
+		cudaMemcpyAsync(
+			to, c->pinned + c->pinned_used, bytes, cudaMemcpyHostToDevice, c->stream),
 		"an upload");
 	c->pinned_used += (bytes + 15) / 16 * 16;
 	c->pinned_used = c->pinned_used < c->pinned_bytes ? c->pinned_used : c->pinned_bytes;
@@ -270,7 +270,8 @@ static uint32_t tiles_make(
 
 	*ret_longest = 0;
 	for (uint32_t i = 0; i < batch->n_rows; i++) {
-		if (n > 0 && tiles[n - 1].n_rows < TILE_ROWS_MAX && batch->slots[i] == batch->slots[i - 1] &&
+		if (n > 0 && tiles[n - 1].n_rows < TILE_ROWS_MAX &&
+			batch->slots[i] == batch->slots[i - 1] &&
 			batch->positions[i] == batch->positions[i - 1] + 1)
 			tiles[n - 1].n_rows++;
 		else

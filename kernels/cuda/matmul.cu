@@ -1,10 +1,10 @@
-/* Products and what is fused with them: which kernel serves which weight, how many columns and which
- * card.
+/* Products and what is fused with them: which kernel serves which weight, how many columns and
+ * which card.
  *
  *   tensor cores (sm_80 on)  1 to 8 columns: one launch, RMSNorm in it; 9 to 64 and more than 64:
  *                            activations made ready by a launch of their own
- *   older cards              dp4a for quantised weights where activations may be int8, f32 otherwise
- *   F32 weights              f32 everywhere
+ *   older cards              dp4a for quantised weights where activations may be int8, f32
+ * otherwise F32 weights              f32 everywhere
  *
  * Weights of one type that read the same activations share a launch (Q, K and V; gate and up). */
 #include "kernels/cuda/cuda.cuh"

@@ -1,11 +1,11 @@
 /* The tensor-core kernels of one weight type: few, some and many columns. What they compute stands
  * in product.cuh, how weights lie in packed.cuh.
  *
- * matmul_split: eight warps share the slices of MT tiles of 16 rows out; each lane copies its part of
- * the weights through a ring of its own in shared memory (no barrier: nobody else reads it), and the
- * warps' sums are added at the end. FEW: up to 8 columns, activations read and made ready in place;
- * otherwise up to 64, made ready by activations_kernel.
- * matmul_wide: a block has 128 rows and 128 columns; 4 x 2 warps of 32 x 64 go through all slices. */
+ * matmul_split: eight warps share the slices of MT tiles of 16 rows out; each lane copies its part
+ * of the weights through a ring of its own in shared memory (no barrier: nobody else reads it), and
+ * the warps' sums are added at the end. FEW: up to 8 columns, activations read and made ready in
+ * place; otherwise up to 64, made ready by activations_kernel. matmul_wide: a block has 128 rows
+ * and 128 columns; 4 x 2 warps of 32 x 64 go through all slices. */
 #pragma once
 
 #include "kernels/cuda/matmul_plain.cuh"
@@ -14,6 +14,12 @@
 #define WIDE_TILES   8  /* of 16 rows, in a block */
 #define WIDE_COLUMNS 16 /* of 8, in a block */
 #define WARP_COLUMNS 8  /* of 8, of a warp: both with many and with some columns */
+
+/* Blocks on a processor at once: what registers and shared memory leave room for. */
+constexpr int split_blocks(int mt, int nt)
+{
+	return nt > 1 ? 1 : mt > 1 ? 2 : 3;
+}
 
 /* Shared memory of matmul_split. */
 template <int D, int MT, int NT> __host__ __device__ constexpr size_t split_ring_bytes(int stages)
@@ -37,7 +43,8 @@ template <int D, int MT, int NT> __host__ __device__ constexpr size_t split_shar
 	return ring > sums ? ring : sums;
 }
 
-/* What a lane has of the weights in one step (or sub-block), times what it has of the activations. */
+/* What a lane has of the weights in one step (or sub-block), times what it has of the activations.
+ */
 
 /* acc += W x over one chunk of 16-bit floats. `b(step, term, ret)` gives the operand of column tile
  * nt. */
@@ -135,8 +142,8 @@ __device__ static __forceinline__ void chunk_quants(const typename packed<D>::ch
 				for (int m = 0; m < MT; m++)
 #pragma unroll
 					for (int i = 0; i < 4; i++)
-						acc[m][nt][i] = __fmaf_rn(minimum[m][i / 2],
-							s[i % 2], acc[m][nt][i]);
+						acc[m][nt][i] = __fmaf_rn(
+							minimum[m][i / 2], s[i % 2], acc[m][nt][i]);
 			}
 		}
 	}
@@ -154,7 +161,8 @@ __device__ static __forceinline__ void chunk_product(const typename packed<D>::c
 
 /* Grid: MT tiles of 16 rows each, over all parts; PRODUCT_THREADS threads. */
 template <int D, int MT, int NT>
-__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_split(const struct product p)
+__global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_split(
+	const struct product p)
 {
 #if PTX_SM80
 	using W = packed<D>;
@@ -189,7 +197,8 @@ __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_split(const struct pro
 		if (chunk < end) {
 #pragma unroll
 			for (int m = 0; m < MT; m++)
-				W::fetch(stage + m * W::STAGE_BYTES, views[m], tiles[m], chunk, lane);
+				W::fetch(stage + m * W::STAGE_BYTES, views[m], tiles[m], chunk,
+					lane);
 		}
 		copy_async_commit();
 	};
@@ -231,7 +240,8 @@ __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_split(const struct pro
 				float v[4];
 
 				step_load(x, p.norm, x_scale,
-					chunk * CHUNK_COLS + (uint32_t)step * 16 + 4 * t, p.cols, v);
+					chunk * CHUNK_COLS + (uint32_t)step * 16 + 4 * t, p.cols,
+					v);
 #pragma unroll
 				for (int i = 0; i < TERMS_MAX; i++)
 					if (i < (int)p.terms)
@@ -249,25 +259,29 @@ __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_split(const struct pro
 #pragma unroll
 					for (int term = 0; term < TERMS_MAX; term++)
 						if (term < (int)p.terms)
-							mma_ones(sum,
-								terms[sub * W::SUB_STEPS + i][term]);
+							mma_ones(sum, terms[sub * W::SUB_STEPS + i]
+									   [term]);
 				ret[0] = sum[0];
 				ret[1] = sum[1];
 			};
 			chunk_product<D, MT, NT>(w, p.terms, nts, acc, b, sums);
 		} else {
 			auto b = [&](int nt, int step, int term, uint32_t ret[2]) {
-				const size_t tile = ((size_t)nt * chunks + chunk) * p.terms + (uint32_t)term;
-				const uint2 v = load_vector<uint2>(p.acts.terms + tile * TERM_BYTES +
+				const size_t tile = ((size_t)nt * chunks + chunk) * p.terms +
+						    (uint32_t)term;
+				const uint2 v = load_vector<uint2>(
+					p.acts.terms + tile * TERM_BYTES +
 					(step / 2 * WARP_LANES + lane) * 16 + step % 2 * 8);
 
 				ret[0] = v.x;
 				ret[1] = v.y;
 			};
 			auto sums = [&](int nt, int sub, float ret[2]) {
-				const float *from = W::SUB_COLS == 16 ? p.acts.sums16 : p.acts.sums32;
+				const float *from = W::SUB_COLS == 16 ? p.acts.sums16
+								      : p.acts.sums32;
 				const float2 v = load_vector<float2>(
-					from + (((size_t)nt * chunks + chunk) * W::SUBS + sub) * COLUMNS +
+					from +
+					(((size_t)nt * chunks + chunk) * W::SUBS + sub) * COLUMNS +
 					2 * t);
 
 				ret[0] = v.x;
@@ -330,7 +344,8 @@ __device__ static __forceinline__ void wait_stages(uint32_t left)
 }
 
 /* Grid (128 columns, 128 rows over all parts); PRODUCT_THREADS threads. */
-template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(const struct product p)
+template <int D>
+__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(const struct product p)
 {
 #if PTX_SM80
 	using W = packed<D>;
@@ -341,10 +356,11 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(
 	const bool pair = p.epilogue == EPILOGUE_SWIGLU;
 	const uint32_t at = pair ? 0 : part_of(p, blockIdx.y);
 	/* Tile i of the block: gate and up in turn, or one after the other. */
-	const uint32_t first =
-		(blockIdx.y - p.parts[at].first) * (pair ? WIDE_TILES / 2 : WIDE_TILES);
+	const uint32_t first = (blockIdx.y - p.parts[at].first) *
+			       (pair ? WIDE_TILES / 2 : WIDE_TILES);
 	const uint32_t chunks = p.parts[at].w.chunks;
-	const uint32_t all_nts = (p.n + COLUMNS - 1) / COLUMNS, first_nt = blockIdx.x * WIDE_COLUMNS;
+	const uint32_t all_nts = (p.n + COLUMNS - 1) / COLUMNS,
+		       first_nt = blockIdx.x * WIDE_COLUMNS;
 	const uint32_t block_nts = min((uint32_t)WIDE_COLUMNS, all_nts - first_nt);
 	const uint32_t my_nt = warp_n * WARP_COLUMNS;
 	const uint32_t nts = block_nts > my_nt ? min((uint32_t)NT, block_nts - my_nt) : 0;
@@ -363,10 +379,11 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(
 				i += PRODUCT_THREADS) {
 				const uint32_t nt = i / (p.terms * (TERM_BYTES / 16));
 				const uint32_t unit = i % (p.terms * (TERM_BYTES / 16));
-				const size_t from =
-					((size_t)(first_nt + nt) * chunks + chunk) * p.terms * TERM_BYTES;
+				const size_t from = ((size_t)(first_nt + nt) * chunks + chunk) *
+						    p.terms * TERM_BYTES;
 
-				copy_async<16>(terms + (size_t)i * 16, p.acts.terms + from + unit * 16);
+				copy_async<16>(
+					terms + (size_t)i * 16, p.acts.terms + from + unit * 16);
 			}
 		}
 		copy_async_commit();
@@ -405,15 +422,18 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(
 				w[m] = W::read_stage(
 					stage + (warp_m * MT + (uint32_t)m) * W::STAGE_BYTES, lane);
 			auto b = [&](int nt, int step, int term, uint32_t ret[2]) {
-				const uint2 v = load_vector<uint2>(terms +
-					((my_nt + (uint32_t)nt) * p.terms + (uint32_t)term) * TERM_BYTES +
+				const uint2 v = load_vector<uint2>(
+					terms +
+					((my_nt + (uint32_t)nt) * p.terms + (uint32_t)term) *
+						TERM_BYTES +
 					(step / 2 * WARP_LANES + lane) * 16 + step % 2 * 8);
 
 				ret[0] = v.x;
 				ret[1] = v.y;
 			};
 			auto sums = [&](int nt, int sub, float ret[2]) {
-				const float *from = W::SUB_COLS == 16 ? p.acts.sums16 : p.acts.sums32;
+				const float *from = W::SUB_COLS == 16 ? p.acts.sums16
+								      : p.acts.sums32;
 				const size_t tile =
 					(size_t)(first_nt + my_nt + (uint32_t)nt) * chunks + chunk;
 				const float2 v = load_vector<float2>(
@@ -441,11 +461,11 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(
 		for (int nt = 0; nt < NT; nt++)
 #pragma unroll
 			for (int i = 0; i < 4; i++) {
-				const uint32_t tile =
-					first + (pair ? warp_m : warp_m * MT + (uint32_t)m);
+				const uint32_t tile = first +
+						      (pair ? warp_m : warp_m * MT + (uint32_t)m);
 				const uint32_t row = tile * TILE_ROWS + g + i / 2 * 8;
-				const uint32_t column = (first_nt + my_nt + (uint32_t)nt) * COLUMNS +
-							2 * t + i % 2;
+				const uint32_t column =
+					(first_nt + my_nt + (uint32_t)nt) * COLUMNS + 2 * t + i % 2;
 
 				if (pair && m == 1)
 					continue;

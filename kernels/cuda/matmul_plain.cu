@@ -3,8 +3,9 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/matmul_launch.cuh"
 
-/* F32 weights, [rows, cols] as in the file. A warp has one row and 8 columns; grid (rows / 8, n / 8);
- * lane l sums elements 4 l … 4 l + 3, then those 128 further on. One part, no norm, no SwiGLU. */
+/* F32 weights, [rows, cols] as in the file. A warp has one row and 8 columns; grid (rows / 8, n /
+ * 8); lane l sums elements 4 l … 4 l + 3, then those 128 further on. One part, no norm, no SwiGLU.
+ */
 __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_f32(const struct product p)
 {
 	const uint32_t lane = threadIdx.x % WARP_LANES;
@@ -48,6 +49,7 @@ struct acts {
 	float *sums16, *sums32;
 	uint32_t n, cols, chunks, n_terms;
 	float eps;
+	uint32_t none;
 };
 
 /* Grid (n / 8, any): a block has 8 columns and every gridDim.y-th group of 8 chunks. */
@@ -62,8 +64,8 @@ __global__ __launch_bounds__(PRODUCT_THREADS) void activations_kernel(const stru
 	grid_wait();
 	grid_release();
 	for (uint32_t c = 0; p.norm && c < COLUMNS && first + c < p.n; c++) {
-		const float s =
-			row_scale(p.x + (size_t)(first + c) * p.cols, p.cols, p.eps, scratch);
+		const float s = row_scale(
+			p.x + (size_t)(first + c) * p.cols, p.cols, p.eps, scratch);
 
 		if (threadIdx.x == 0)
 			row_scales[c] = s;
@@ -83,7 +85,8 @@ __global__ __launch_bounds__(PRODUCT_THREADS) void activations_kernel(const stru
 
 			if (step % 2 == 0)
 				sum32[0] = sum32[1] = sum32[2] = sum32[3] = 0;
-			step_load(x, p.norm, scale, chunk * CHUNK_COLS + step * 16 + 4 * t, p.cols, v);
+			step_load(x, p.norm, scale, chunk * CHUNK_COLS + step * 16 + 4 * t, p.cols,
+				v);
 			for (uint32_t term = 0; term < p.n_terms; term++) {
 				uint8_t *to = p.terms + (tile * p.n_terms + term) * TERM_BYTES +
 					      (step / 2 * WARP_LANES + lane) * 16 + step % 2 * 8;
@@ -142,8 +145,8 @@ int matmul_f32_launch(struct cuda *c, const struct product &p)
 }
 
 /* The places in the arena; a column tile that is not full is there as a whole. */
-static int activations_new(struct cuda *c, struct product *p, uint32_t chunks, uint32_t terms,
-	struct acts *ret)
+static int activations_new(
+	struct cuda *c, struct product *p, uint32_t chunks, uint32_t terms, struct acts *ret)
 {
 	const size_t nts = parts_of(p->n, COLUMNS), tiles = nts * chunks;
 	const size_t term_bytes = tiles * terms * TERM_BYTES;
@@ -180,8 +183,7 @@ int activations_launch(struct cuda *c, struct product *p)
 		return r;
 	while (nts * split < c->processors && split * SLICES < chunks)
 		split *= 2;
-	return cuda_launch(
-		c, KERNEL(activations_kernel), dim3(nts, split), PRODUCT_THREADS, 0, a);
+	return cuda_launch(c, KERNEL(activations_kernel), dim3(nts, split), PRODUCT_THREADS, 0, a);
 }
 
 int int8_launch(struct cuda *c, struct product *p)

@@ -2,7 +2,8 @@
  * and all weights where activations are exact), or dp4a with int8 activations.
  *
  * A block has one tile of 16 rows and 8 columns; eight warps share the slices out, and each lane
- * sums the columns of the weight that packed.cuh gives it; the four lanes of a row are added last. */
+ * sums the columns of the weight that packed.cuh gives it; the four lanes of a row are added last.
+ */
 #pragma once
 
 #include "kernels/cuda/product.cuh"
@@ -37,7 +38,8 @@ __device__ static __forceinline__ void plain_store(const struct product &p, floa
 }
 
 /* Grid (tiles, n / 8). One part, no norm, no SwiGLU. */
-template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_plain(const struct product p)
+template <int D>
+__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_plain(const struct product p)
 {
 #if !PTX_SM80 || defined(ZEPH_SHIM)
 	using W = packed<D>;
@@ -59,7 +61,8 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_plain
 #pragma unroll
 			for (int i = 0; i < W::SUB_STEPS; i++) {
 				const int step = sub * W::SUB_STEPS + i;
-				const uint32_t k = chunk * CHUNK_COLS + (uint32_t)step * 16 + lane % 4 * 4;
+				const uint32_t k = chunk * CHUNK_COLS + (uint32_t)step * 16 +
+						   lane % 4 * 4;
 				float values[2][4];
 
 				W::values(w, step, values);
@@ -100,7 +103,8 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_plain
 
 /* Activations as int8, one scale for 32 (int8_kernel): words [n][chunk][step][t] in byte form,
  * scales [n][chunk][2]. They come as acts.terms and acts.sums32. */
-template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_int8(const struct product p)
+template <int D>
+__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_int8(const struct product p)
 {
 #if !PTX_SM80 || defined(ZEPH_SHIM)
 	using W = packed<D>;
@@ -128,8 +132,8 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_int8(
 				W::bytes(w, step, q[0], q[1]);
 #pragma unroll
 				for (int c = 0; c < COLUMNS; c++) {
-					const size_t at = (size_t)(first + (uint32_t)c) * view.chunks +
-							  chunk;
+					const size_t at =
+						(size_t)(first + (uint32_t)c) * view.chunks + chunk;
 					const uint32_t x =
 						first + (uint32_t)c < p.n
 							? words[at * 16 + (uint32_t)step * 4 +
@@ -149,10 +153,11 @@ template <int D> __global__ __launch_bounds__(PRODUCT_THREADS) void matmul_int8(
 #pragma unroll
 				for (int c = 0; c < COLUMNS; c++) {
 					const uint32_t column = first + (uint32_t)c;
-					const size_t at = ((size_t)column * view.chunks + chunk) * 2;
-					const float d = column < p.n
-								? p.acts.sums32[at + sub * 2 / W::SUBS]
-								: 0;
+					const size_t at = ((size_t)column * view.chunks + chunk) *
+							  2;
+					const float d =
+						column < p.n ? p.acts.sums32[at + sub * 2 / W::SUBS]
+							     : 0;
 					const int v = part[h][c] - W::OFFSET * sum[c];
 
 					acc[h][c] = __fmaf_rn(scale * d, (float)v, acc[h][c]);

@@ -26,12 +26,8 @@ __device__ static uint32_t raw_quant(int dtype, const uint8_t *row, uint32_t k)
 	case DTYPE_F16:
 	case DTYPE_BF16: return load16(row + 2 * (size_t)k);
 	case DTYPE_Q8_0: return row[(size_t)k / 32 * 34 + 2 + i];
-	case DTYPE_Q4_0:
-		p = row + (size_t)k / 32 * 18 + 2;
-		return p[i % 16] >> i / 16 * 4 & 15;
-	case DTYPE_Q4_1:
-		p = row + (size_t)k / 32 * 20 + 4;
-		return p[i % 16] >> i / 16 * 4 & 15;
+	case DTYPE_Q4_0: p = row + (size_t)k / 32 * 18 + 2; return p[i % 16] >> i / 16 * 4 & 15;
+	case DTYPE_Q4_1: p = row + (size_t)k / 32 * 20 + 4; return p[i % 16] >> i / 16 * 4 & 15;
 	case DTYPE_Q5_0:
 		p = row + (size_t)k / 32 * 22;
 		return (p[6 + i % 16] >> i / 16 * 4 & 15) | (load32(p + 2) >> i & 1) << 4;
@@ -50,8 +46,8 @@ __device__ static uint32_t raw_quant(int dtype, const uint8_t *row, uint32_t k)
 		return p[16 + group / 2 * 32 + i] >> group % 2 * 4 & 15;
 	case DTYPE_Q5_K:
 		p = row + (size_t)k / 256 * 176;
-		return (p[48 + group / 2 * 32 + i] >> group % 2 * 4 & 15) |
-		       (p[16 + i] >> group & 1) << 4;
+		return (p[48 + group / 2 * 32 + i] >> group % 2 * 4 & 15) | (p[16 + i] >> group & 1)
+										    << 4;
 	default: /* DTYPE_Q6_K */
 		p = row + (size_t)k / 256 * 210;
 		return (p[group / 4 * 64 + group % 2 * 32 + i] >> group % 4 / 2 * 4 & 15) |
@@ -68,7 +64,8 @@ __device__ static uint32_t scale_k(const uint8_t *p, uint32_t i)
 	       (uint32_t)(p[4 + i] >> 4 | (p[i] >> 6) << 4) << 8;
 }
 
-/* What a row has in the scale plane for one chunk: 4 bytes, or 8 (words[1]) with minimums in f16. */
+/* What a row has in the scale plane for one chunk: 4 bytes, or 8 (words[1]) with minimums in f16.
+ */
 __device__ static void raw_scales(
 	int dtype, const uint8_t *row, uint32_t chunk, uint32_t cols, uint32_t words[2])
 {
@@ -204,8 +201,8 @@ __global__ void pack_kernel(const struct pack p)
 	const uint32_t supers = (p.chunks + SUPER_CHUNKS - 1) / SUPER_CHUNKS;
 	uint32_t *s = (uint32_t *)(p.scales +
 				   (((size_t)tile * p.chunks + chunk) * 8 + g) * p.sizes.scales);
-	uint8_t *d = p.supers + (((size_t)tile * supers + chunk / SUPER_CHUNKS) * 8 + g) *
-					p.sizes.supers;
+	uint8_t *d = p.supers +
+		     (((size_t)tile * supers + chunk / SUPER_CHUNKS) * 8 + g) * p.sizes.supers;
 	for (uint32_t h = 0; h < 2; h++) {
 		uint32_t scales[2] = {0, 0}, super = 0;
 
@@ -279,7 +276,7 @@ struct embed {
 	const float *f32; /* the table, where it is F32 */
 	const int32_t *tokens;
 	float *y;
-	uint32_t cols;
+	uint32_t cols, none;
 };
 
 /* y [rows, cols] = the table's rows, the very bits of dequantize_row(): scale, then minimum. */
@@ -348,6 +345,6 @@ int cuda_embed(struct backend *b, const struct batch *batch, const struct weight
 #undef CASE
 	default: break;
 	}
-	return cuda_launch(c, kernel,
-		dim3(parts_of(parts_of(table->cols, 4), 128), batch->n_rows), 128, 0, p);
+	return cuda_launch(
+		c, kernel, dim3(parts_of(parts_of(table->cols, 4), 128), batch->n_rows), 128, 0, p);
 }

@@ -1,13 +1,13 @@
 /* How a weight lies on the card.
  *
- * Sixteen rows are a tile, 64 columns a chunk, and a chunk of a tile is what one warp loads at once.
- * Lane (g = lane / 4, t = lane % 4) owns rows g and g + 8, and in each 16-column step of the chunk
- * the columns 4t … 4t + 3: the 16-row operand of mma.m16n8k16 with its columns permuted, which the
- * other operand is too (matmul.cuh), so a lane's numbers stand together in memory as they do in a
- * row. Three planes:
+ * Sixteen rows are a tile, 64 columns a chunk, and a chunk of a tile is what one warp loads at
+ * once. Lane (g = lane / 4, t = lane % 4) owns rows g and g + 8, and in each 16-column step of the
+ * chunk the columns 4t … 4t + 3: the 16-row operand of mma.m16n8k16 with its columns permuted,
+ * which the other operand is too (matmul.cuh), so a lane's numbers stand together in memory as they
+ * do in a row. Three planes:
  *
- *   quants  [tile][chunk][section][lane]: sections of 16, 8 or 4 bytes a lane, so that a warp's load
- *           is one run of memory. 16-bit floats: a section of 16 bytes per step, in the order of the
+ *   quants  [tile][chunk][section][lane]: sections of 16, 8 or 4 bytes a lane, so that a warp's
+ * load is one run of memory. 16-bit floats: a section of 16 bytes per step, in the order of the
  *           fragment. Integers, "byte form": four bytes hold columns 4t, 4t + 2, 4t + 1, 4t + 3 of
  *           one row, unsigned (int8: signed); eight bits take a word for row g and one for row
  *           g + 8 per step; nibbles one word per step, row g low; pairs of bits one word per row, a
@@ -24,9 +24,9 @@
 
 #include "kernels/dtype.h"
 
-#define TILE_ROWS  16
-#define CHUNK_COLS 64
-#define CHUNK_STEPS 4 /* of 16 columns */
+#define TILE_ROWS    16
+#define CHUNK_COLS   64
+#define CHUNK_STEPS  4 /* of 16 columns */
 #define SUPER_CHUNKS 4
 
 struct packed_view {
@@ -141,10 +141,12 @@ template <int D> struct packed {
 		for (int i = 0; i < SIZES.sections4; i++, at += WARP_LANES * 4)
 			copy_async<4>(stage + at + lane * 4, q + at + lane * 4);
 		if constexpr (SCALES > 0)
-			copy_async<SCALES>(stage + at + lane * SCALES, scales_at(w, tile, chunk, lane));
+			copy_async<SCALES>(
+				stage + at + lane * SCALES, scales_at(w, tile, chunk, lane));
 		at += WARP_LANES * SCALES;
 		if constexpr (SUPERS > 0)
-			copy_async<SUPERS>(stage + at + lane * SUPERS, supers_at(w, tile, chunk, lane));
+			copy_async<SUPERS>(
+				stage + at + lane * SUPERS, supers_at(w, tile, chunk, lane));
 	}
 
 	template <int BYTES>
@@ -231,7 +233,8 @@ template <int D> struct packed {
 		}
 	}
 
-	/* Two numbers in the low bytes of the halves of v, to bf16: 0x4300 is 128, whose unit is 1. */
+	/* Two numbers in the low bytes of the halves of v, to bf16: 0x4300 is 128, whose unit is 1.
+	 */
 	static __device__ __forceinline__ uint32_t convert(uint32_t v)
 	{
 		if constexpr (BITS == 8) /* -128, or -256 where the sign is set */
@@ -258,8 +261,8 @@ template <int D> struct packed {
 				const float low = f16_value(v & 0xffff), high = f16_value(v >> 16);
 
 				a[0][i] = bf16_pair(low, high);
-				a[TERMS - 1][i] = bf16_pair(low - bf16_low(a[0][i]),
-					high - bf16_high(a[0][i]));
+				a[TERMS - 1][i] = bf16_pair(
+					low - bf16_low(a[0][i]), high - bf16_high(a[0][i]));
 			}
 		} else {
 			uint32_t low, high;

@@ -4,25 +4,25 @@
  *
  *   activations  each f32 is one bf16 (ACTIVATIONS_FAST) or the sum of three (EXACT: 24 bits)
  *   weights      integers are bf16 exactly; a sub-block of 32 or 16 columns is summed by mma from
- *                zero, 16 columns at a time in ascending order, for each the terms of the activations
- *                in turn, then scaled into the sum by one fused multiply-add, and with types that
- *                have minimums by a second one: minimum x the sub-block's sum of activations, which
- *                comes from mma with ones. 16-bit floats are one or two bf16 and are summed on.
- *   slices       a row's chunks are cut into SLICES runs, summed apart and added in ascending order
+ *                zero, 16 columns at a time in ascending order, for each the terms of the
+ * activations in turn, then scaled into the sum by one fused multiply-add, and with types that have
+ * minimums by a second one: minimum x the sub-block's sum of activations, which comes from mma with
+ * ones. 16-bit floats are one or two bf16 and are summed on. slices       a row's chunks are cut
+ * into SLICES runs, summed apart and added in ascending order
  *
- * Nothing of this depends on how many columns there are: for few, eight warps have a slice each; for
- * many, a warp goes through all slices. A column never touches another. */
+ * Nothing of this depends on how many columns there are: for few, eight warps have a slice each;
+ * for many, a warp goes through all slices. A column never touches another. */
 #pragma once
 
 #include "kernels/cuda/packed.cuh"
 #include "kernels/cuda/reduce.cuh"
 
-#define SLICES         8
-#define PRODUCT_PARTS  3
-#define COLUMNS        8 /* of one mma */
-#define TERMS_MAX      3
-#define FEW_COLUMNS    8  /* products read x as it is */
-#define SOME_COLUMNS   64 /* activations made ready, warps share the slices out */
+#define SLICES          8
+#define PRODUCT_PARTS   3
+#define COLUMNS         8 /* of one mma */
+#define TERMS_MAX       3
+#define FEW_COLUMNS     8  /* products read x as it is */
+#define SOME_COLUMNS    64 /* activations made ready, warps share the slices out */
 #define PRODUCT_THREADS 256
 
 enum epilogue {
@@ -55,6 +55,7 @@ struct product {
 	uint32_t n_parts, n, cols, terms, epilogue;
 	float eps;
 	uint32_t stages; /* of the ring, where it is not fixed */
+	uint32_t none;
 };
 
 #define TERM_BYTES (CHUNK_COLS * COLUMNS * 2) /* of one term of a chunk */

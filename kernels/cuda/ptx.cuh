@@ -1,8 +1,8 @@
 /* Every instruction that CUDA C++ has no word for, as one small function each.
  *
- * Each has a twin for the tests' shim (ZEPH_SHIM), which compiles the kernels as C++; nothing else in
- * this folder holds assembly or asks which of the two it is. Kernels are built from sm_61 on: what
- * needs sm_80 is empty below it and never called there (matmul.cu picks by the card). */
+ * Each has a twin for the tests' shim (ZEPH_SHIM), which compiles the kernels as C++; nothing else
+ * in this folder holds assembly or asks which of the two it is. Kernels are built from sm_61 on:
+ * what needs sm_80 is empty below it and never called there (matmul.cu picks by the card). */
 #pragma once
 
 #include <cuda_runtime.h>
@@ -95,8 +95,8 @@ __device__ static __forceinline__ uint16_t f16_bits(float f)
 	if (m >= 0x477ff000)
 		return (uint16_t)(sign | 0x7c00);
 	if (m < 0x38800000) /* subnormal: the sum's unit is 2^-24 */
-		return (uint16_t)(sign |
-			(__float_as_uint(__uint_as_float(m) + 0.5f) - __float_as_uint(0.5f)));
+		return (uint16_t)(sign | (__float_as_uint(__uint_as_float(m) + 0.5f) -
+						 __float_as_uint(0.5f)));
 	m += 0xfff + (m >> 13 & 1);
 	return (uint16_t)(sign | (m - 0x38000000) >> 13);
 #else
@@ -233,13 +233,13 @@ __device__ static __forceinline__ void copy_async(void *shared, const void *glob
 	uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
 
 	if (BYTES == 16)
-		asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to),
-			"l"(global)
+		asm volatile(
+			"cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global)
 			: "memory");
 	else
 		asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global),
-			"n"(BYTES)
-			: "memory");
+			     "n"(BYTES)
+			     : "memory");
 #else
 	for (int i = 0; i < BYTES / 4; i++)
 		((uint32_t *)shared)[i] = ((const uint32_t *)global)[i];

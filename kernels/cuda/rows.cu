@@ -28,8 +28,8 @@ __global__ void rmsnorm_kernel(const struct rmsnorm p)
 		y[i] = normalised(x[i], scale, p.w[i]);
 }
 
-int cuda_rmsnorm(struct backend *b, uint32_t n, const float *x, const struct weight *w, float eps,
-	float *y)
+int cuda_rmsnorm(
+	struct backend *b, uint32_t n, const float *x, const struct weight *w, float eps, float *y)
 {
 	const struct rmsnorm p = {x, (const float *)w->quants, y, w->cols, eps};
 
@@ -68,8 +68,8 @@ static int elements_run(struct backend *b, const void *kernel, const struct elem
 {
 	if (p.n == 0)
 		return 0;
-	return cuda_launch(cuda_of(b), kernel, dim3((uint32_t)((p.n + THREADS - 1) / THREADS)),
-		THREADS, 0, p);
+	return cuda_launch(
+		cuda_of(b), kernel, dim3((uint32_t)((p.n + THREADS - 1) / THREADS)), THREADS, 0, p);
 }
 
 int cuda_swiglu(
@@ -87,7 +87,7 @@ struct gather {
 	const uint32_t *index;
 	const float *x;
 	float *y;
-	uint32_t dim;
+	uint32_t dim, none;
 };
 
 __global__ void gather_kernel(const struct gather p)
@@ -97,15 +97,14 @@ __global__ void gather_kernel(const struct gather p)
 	grid_wait();
 	grid_release();
 	if (i < p.dim)
-		p.y[(size_t)blockIdx.y * p.dim + i] =
-			p.x[(size_t)p.index[blockIdx.y] * p.dim + i];
+		p.y[(size_t)blockIdx.y * p.dim + i] = p.x[(size_t)p.index[blockIdx.y] * p.dim + i];
 }
 
 int cuda_gather(struct backend *b, uint32_t n, uint32_t dim, const uint32_t *index, const float *x,
 	float *y)
 {
 	struct cuda *c = cuda_of(b);
-	struct gather p = {NULL, x, y, dim};
+	struct gather p = {NULL, x, y, dim, 0};
 	int r;
 
 	if (n == 0)

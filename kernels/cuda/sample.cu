@@ -3,8 +3,8 @@
  * Nothing is sorted. A cut of the ordered vocabulary ("the best until their number, or their mass,
  * reaches a limit") is found by descending through the bytes of an order-preserving key with a
  * histogram per byte. Masses are whole numbers, 2^40 for the likeliest token: sums of them do not
- * depend on the order in which threads arrive, so a draw repeats to the bit. A token that is cut has
- * logit -inf from then on.
+ * depend on the order in which threads arrive, so a draw repeats to the bit. A token that is cut
+ * has logit -inf from then on.
  *
  * Against the host's sampler: its sums are in double and its expf() is another one, so a draw may
  * differ where the uniform number falls within about 1e-7 of a border. */
@@ -45,7 +45,7 @@ struct sample {
 	const uint8_t *jobs; /* [n] and what they point to */
 	float *scratch;      /* [n, vocab] */
 	struct result *results;
-	uint32_t vocab;
+	uint32_t vocab, none;
 };
 
 /* The block's shared memory. */
@@ -275,8 +275,8 @@ __device__ static mass total_of(struct shared &sh, const float *s, uint32_t voca
 }
 
 /* logit_bias, the penalties and the mask, as kernels/sample.c has them. */
-__device__ static void process(const struct sample &p, const struct job &job, const float *logits,
-	float *s)
+__device__ static void process(
+	const struct sample &p, const struct job &job, const float *logits, float *s)
 {
 	const struct sample_bias *bias = (const struct sample_bias *)(p.jobs + job.bias);
 	const struct sample_count *counts = (const struct sample_count *)(p.jobs + job.counts);
@@ -533,8 +533,7 @@ static void jobs_write(
 		job.counts = append(to, &at, r->counts, r->n_counts * sizeof(*r->counts));
 		job.n_counts = r->n_counts;
 		if (r->mask)
-			job.mask = append(
-				to, &at, r->mask, parts_of(vocab, 32) * sizeof(uint32_t));
+			job.mask = append(to, &at, r->mask, parts_of(vocab, 32) * sizeof(uint32_t));
 		job.repetition_penalty = r->repetition_penalty;
 		job.presence_penalty = r->presence_penalty;
 		job.frequency_penalty = r->frequency_penalty;
@@ -596,8 +595,8 @@ int cuda_sample(struct backend *b, uint32_t n, uint32_t vocab, const float *logi
 	p.jobs = c->sampler.data + scratch + result_bytes;
 	jobs_write(n, vocab, rows, c->sampler_pinned, n * sizeof(struct job));
 	r = cuda_check(c,
-		cudaMemcpyAsync((void *)p.jobs, c->sampler_pinned, up, cudaMemcpyHostToDevice,
-			c->stream),
+		cudaMemcpyAsync(
+			(void *)p.jobs, c->sampler_pinned, up, cudaMemcpyHostToDevice, c->stream),
 		"uploading sampling settings");
 	/* joins what was gathered: one graph from the embedding to the token */
 	if (r == 0)

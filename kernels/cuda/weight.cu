@@ -1,5 +1,5 @@
-/* Weights on the card: a tensor's bytes go up in slices, through two pinned buffers in turn, and are
- * packed there (pack.cu) while the next slice is copied. F32 tensors stay as they are: norms,
+/* Weights on the card: a tensor's bytes go up in slices, through two pinned buffers in turn, and
+ * are packed there (pack.cu) while the next slice is copied. F32 tensors stay as they are: norms,
  * biases, rotation tables, and the matrices of small models.
  *
  * The upload's buffers are freed when the first batch is announced. */

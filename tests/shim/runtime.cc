@@ -134,7 +134,8 @@ cudaError_t release(void *p, bool device)
 		return cudaSuccess;
 	auto at = regions.find((uintptr_t)p);
 	if (at == regions.end() || at->second.device != device)
-		shim::fail("%s of %p, which is no allocation", device ? "cudaFree" : "cudaFreeHost", p);
+		shim::fail("%s of %p, which is no allocation", device ? "cudaFree" : "cudaFreeHost",
+			p);
 	for (cudaStream_t s : streams)
 		drain(s); /* both wait for the device */
 	(device ? stats.device_bytes : stats.pinned_bytes) -= at->second.bytes;
@@ -154,7 +155,7 @@ size_t shared_optin(void)
 	default: return 227 * 1024;
 	}
 }
-}
+} // namespace
 
 extern "C" {
 void shim_seed(uint64_t seed)
@@ -192,6 +193,12 @@ cudaError_t cudaGetDeviceCount(int *n)
 {
 	*n = n_cards;
 	return n_cards > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+	*version = CUDART_VERSION;
+	return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)

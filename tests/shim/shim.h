@@ -1,12 +1,12 @@
 /* A card made of the processor: what tests may ask of the shim.
  *
  * The .cu files of kernels/cuda are compiled as C++ with tests/shim/include before every other
- * include folder, so that their `cuda_runtime.h` is this one. Each CUDA thread is a fiber; a block's
- * fibers run one at a time in an order drawn from the seed. The shim is hostile where the hardware
- * may be: fresh device and shared memory is NaN, cp.async delivers at the wait and not before,
- * streams run late, and what the CUDA manual forbids (a barrier that some threads miss, a lane that
- * is not where its mask says, a misaligned vector, a launch beyond the card's limits) ends the
- * process with a sentence on stderr that begins with "shim:". */
+ * include folder, so that their `cuda_runtime.h` is this one. Each CUDA thread is a fiber; a
+ * block's fibers run one at a time in an order drawn from the seed. The shim is hostile where the
+ * hardware may be: fresh device and shared memory is NaN, cp.async delivers at the wait and not
+ * before, streams run late, and what the CUDA manual forbids (a barrier that some threads miss, a
+ * lane that is not where its mask says, a misaligned vector, a launch beyond the card's limits)
+ * ends the process with a sentence on stderr that begins with "shim:". */
 #pragma once
 
 #include <stddef.h>

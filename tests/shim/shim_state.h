@@ -10,4 +10,4 @@ void run_grid(const kernel *k, const void *args, dim3 g, dim3 b, size_t shared, 
 
 uint64_t random_next(void);
 void random_seed(uint64_t seed);
-}
+} // namespace shim

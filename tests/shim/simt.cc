@@ -1,8 +1,8 @@
 /* Blocks, warps and lanes on the CPU: fibers, barriers, exchanges, shared memory, cp.async.
  *
- * One block runs at a time. Its runnable fibers stand in a list; which one goes on is drawn from the
- * seed at every stop, so that code that relies on an order finds another one. A block whose fibers
- * all wait has a barrier that not all reach: it is told with the places where they wait. */
+ * One block runs at a time. Its runnable fibers stand in a list; which one goes on is drawn from
+ * the seed at every stop, so that code that relies on an order finds another one. A block whose
+ * fibers all wait has a barrier that not all reach: it is told with the places where they wait. */
 #include "shim_state.h"
 
 #include <stdarg.h>
@@ -150,8 +150,8 @@ static void entry(void)
 			const fiber *o = fibers[current->warp * WARP + i];
 
 			if (warps[current->warp].waiting >> i & 1 && o->mask >> current->number & 1)
-				fail("%s at %s:%d: lane %u of mask %08x has ended", o->kind, o->file,
-					o->line, current->number, o->mask);
+				fail("%s at %s:%d: lane %u of mask %08x has ended", o->kind,
+					o->file, o->line, current->number, o->mask);
 		}
 	warps[current->warp].done |= 1u << current->number;
 	current->at = DONE;
@@ -171,13 +171,15 @@ void barrier(const char *file, int line)
 	fiber *f = current;
 
 	if (n_done > 0)
-		fail("divergent barrier: at %s:%d, after %u threads have ended", file, line, n_done);
+		fail("divergent barrier: at %s:%d, after %u threads have ended", file, line,
+			n_done);
 	f->at = AT_BARRIER;
 	f->file = file;
 	f->line = line;
 	if (n_at_barrier == 0)
 		first_at_barrier = f;
-	if (first_at_barrier->line != line || strcmp(first_at_barrier->file, file) != 0)
+	if (first_at_barrier->line != line ||
+		(first_at_barrier->file != file && strcmp(first_at_barrier->file, file) != 0))
 		fail("divergent barrier: at %s:%d, while thread %u waits at %s:%d", file, line,
 			first_at_barrier->index, first_at_barrier->file, first_at_barrier->line);
 	if (++n_at_barrier == n_threads) {
@@ -196,7 +198,8 @@ void exchange(const char *kind, unsigned mask, const char *file, int line,
 	const unsigned first = f->warp * WARP, me = 1u << f->number;
 
 	if (!(mask & me))
-		fail("%s at %s:%d: lane %u is not in its mask %08x", kind, file, line, f->number, mask);
+		fail("%s at %s:%d: lane %u is not in its mask %08x", kind, file, line, f->number,
+			mask);
 	if (mask & w.done)
 		fail("%s at %s:%d: lane %d of mask %08x is missing", kind, file, line,
 			__builtin_ctz(mask & w.done), mask);
@@ -250,14 +253,14 @@ void shfl_run(lane **lanes, unsigned mask, unsigned how)
 		switch (how) {
 		case SHFL_INDEX: from = begin + in.operand % in.width; break;
 		case SHFL_UP: from = i >= begin + in.operand ? i - in.operand : i; break;
-		case SHFL_DOWN: from = i + in.operand < begin + in.width ? i + in.operand : i; break;
-		default:
-			from = i ^ in.operand;
-			from = from < begin + in.width ? from : i;
+		case SHFL_DOWN:
+			from = i + in.operand < begin + in.width ? i + in.operand : i;
+			break;
+		default: from = i ^ in.operand; from = from < begin + in.width ? from : i;
 		}
 		if (!(mask >> from & 1))
-			fail("shuffle: lane %u reads lane %u, which is not in the mask %08x", i, from,
-				mask);
+			fail("shuffle: lane %u reads lane %u, which is not in the mask %08x", i,
+				from, mask);
 		memcpy(lanes[i]->out, lanes[from]->in, 8);
 	}
 }
@@ -394,11 +397,11 @@ static void run_block(void)
 			fiber *f = fibers[i];
 
 			if (f->at == AT_BARRIER)
-				fprintf(stderr, "shim: thread %u waits in __syncthreads at %s:%d\n", i,
-					f->file, f->line);
+				fprintf(stderr, "shim: thread %u waits in __syncthreads at %s:%d\n",
+					i, f->file, f->line);
 			else if (f->at == AT_EXCHANGE)
-				fprintf(stderr, "shim: thread %u waits in %s at %s:%d, mask %08x\n", i,
-					f->kind, f->file, f->line, f->mask);
+				fprintf(stderr, "shim: thread %u waits in %s at %s:%d, mask %08x\n",
+					i, f->kind, f->file, f->line, f->mask);
 		}
 		fail("divergent barrier: all threads of %s wait", running->name);
 	}
@@ -430,4 +433,4 @@ void run_grid(const kernel *k, const void *args, dim3 g, dim3 b, size_t shared, 
 	}
 	running = NULL;
 }
-}
+} // namespace shim

@@ -60,8 +60,9 @@ __global__ void shift(const struct args a)
 __global__ void overrun(const struct args a)
 {
 	SHARED(float, shared, [THREADS]);
+	float *first = shared; /* a compiler knows the array's bounds, not the pointer's */
 
-	shared[threadIdx.x + (a.fault ? 1 : 0)] = 1;
+	first[threadIdx.x + (a.fault ? 1 : 0)] = 1;
 	__syncthreads();
 	a.y[threadIdx.x] = shared[threadIdx.x];
 }
@@ -263,8 +264,8 @@ static void a_launch_beyond_the_card_is_refused(void **)
 	assert_non_null(run(KERNEL(shift), 0, 49 * 1024, THREADS));
 }
 
-/* What the host does to pinned memory before the stream has read it is seen with some seeds, and not
- * with others. */
+/* What the host does to pinned memory before the stream has read it is seen with some seeds, and
+ * not with others. */
 static void streams_run_late(void **)
 {
 	int early = 0, late = 0;

@@ -31,7 +31,8 @@ MAKE_CUDA(make_sm61_fast, 61, ACTIVATIONS_FAST)
 /* bf16 rounds to 8 bits. int8 per 32: half a step of 1 / 127 of the largest, which is at most six
  * times the mean. */
 static const struct candidate candidates[] = {
-#ifdef TEST_ATTENTION /* the same kernels whatever the products do; what differs is shared memory */
+#ifdef TEST_ATTENTION /* the same kernels whatever the products do; what differs is shared memory  \
+		       */
 	{"cuda sm_90", make_sm90_fast, 0, 0, false},
 	{"cuda sm_61", make_sm61_exact, 0, 0, false},
 #else

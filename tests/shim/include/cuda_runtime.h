@@ -14,7 +14,7 @@
 #define __global__
 #define __device__
 #define __host__
-#define __constant__ static
+#define __constant__    static
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
@@ -108,7 +108,8 @@ void ballot_run(lane **lanes, unsigned mask, unsigned arg);
 enum shfl { SHFL_INDEX, SHFL_UP, SHFL_DOWN, SHFL_XOR };
 
 template <class T>
-T shfl(shfl how, unsigned mask, T value, unsigned operand, unsigned width, const char *file, int line)
+T shfl(shfl how, unsigned mask, T value, unsigned operand, unsigned width, const char *file,
+	int line)
 {
 	struct {
 		uint64_t value;
@@ -133,7 +134,7 @@ static inline unsigned ballot(unsigned mask, bool predicate, const char *file, i
 	memcpy(&out, self->out, sizeof(out));
 	return out;
 }
-}
+} // namespace shim
 
 #define threadIdx (shim::self->thread)
 #define warpSize  32
@@ -284,6 +285,7 @@ struct cudaLaunchConfig_t {
 
 extern "C" {
 cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
