@@ -160,6 +160,7 @@ __device__ static mass mass_of(float logit, float max)
 struct order {
 	bool typical; /* by closeness of the surprise to the entropy; otherwise by logit */
 	bool count;   /* a token amounts to 1; otherwise to its mass */
+	bool ties;    /* who equals the last that stays, stays */
 	float max;
 	double log_sum, entropy;
 };
@@ -181,7 +182,8 @@ __device__ static mass order_amount(const struct order &o, float logit)
 }
 
 /* Keeps the tokens before which the amounts of better ones are below `limit`; the best one stays in
- * any case. Equal keys go by token. s [vocab]: -inf is cut already. */
+ * any case. Equal keys all stay with ties, otherwise they go by token. s [vocab]: -inf is cut
+ * already. */
 __device__ static void cut(
 	struct shared &sh, float *s, uint32_t vocab, const struct order &o, mass limit)
 {
@@ -250,7 +252,7 @@ __device__ static void cut(
 		else if (key == prefix)
 			mine += order_amount(o, s[t]);
 	}
-	if (!several)
+	if (!several || o.ties)
 		return;
 	before = above + block_scan(sh, mine, &total);
 	for (uint32_t t = begin; t < end; t++) {
@@ -309,7 +311,7 @@ __device__ static void process(
 __device__ static void cut_typical_p(
 	struct shared &sh, float *s, uint32_t vocab, float typical_p, float max)
 {
-	struct order o = {true, false, 0, 0, 0};
+	struct order o = {true, false, true, 0, 0, 0};
 	double sum = 0, entropy = 0;
 
 	for (uint32_t t = threadIdx.x; t < vocab; t += THREADS)
@@ -330,7 +332,7 @@ __device__ static void cut_typical_p(
 __device__ static bool warp(struct shared &sh, const struct job &job, float *s, uint32_t vocab)
 {
 	const mass best = best_of(sh, s, vocab);
-	struct order o = {false, true, 0, 0, 0};
+	struct order o = {false, true, true, 0, 0, 0};
 	float max = best ? logit_of(best) : 0;
 
 	if (!best)
@@ -349,7 +351,7 @@ __device__ static bool warp(struct shared &sh, const struct job &job, float *s, 
 		cut(sh, s, vocab, o, job.top_k);
 		__syncthreads();
 	}
-	o.count = false;
+	o.count = o.ties = false;
 	if (job.top_p < 1) {
 		const mass total = total_of(sh, s, vocab, o.max);
 
@@ -416,7 +418,7 @@ __device__ static void draw(
 __device__ static void top_of(struct shared &sh, const float *logits, float *s, uint32_t vocab,
 	uint32_t n, double log_sum, struct result *result)
 {
-	const struct order o = {false, true, 0, 0, 0};
+	const struct order o = {false, true, false, 0, 0, 0};
 
 	for (uint32_t t = threadIdx.x; t < vocab; t += THREADS)
 		s[t] = isfinite(logits[t]) ? logits[t] : -INFINITY;

@@ -140,7 +140,8 @@ static int planes_new(struct cuda *c, struct weight *w, const struct tensor *t)
 		return cuda_alloc(c, w->bytes, t->name, &w->quants);
 	}
 	if (!sizes_of(w->dtype, &sizes))
-		return cuda_fail(c, -ENOTSUP, "tensor %s: no kernel for its type", t->name);
+		return cuda_fail(c, -ENOTSUP, "tensor %s: no kernel for type %s", t->name,
+			dtype_info(w->dtype)->name);
 	w->tiles = parts_of(w->rows, TILE_ROWS);
 	w->chunks = parts_of(w->cols, CHUNK_COLS);
 	chunks = (size_t)w->tiles * w->chunks;

@@ -1,4 +1,6 @@
 /* The operations that need no KV, on every backend, against f64. */
+#include <errno.h>
+
 #include "ops-fixture.h"
 
 #define UNIT 0x1p-24 /* half a step of f32, relative */
@@ -51,6 +53,25 @@ static void a_tensor_of_wrong_size_is_refused_by_name(void **state)
 		assert_true(b->ops->weight_put(b, &wrong[i], &w) < 0);
 		assert_null(w);
 		assert_non_null(strstr(b->error, "blk.0.wrong"));
+	}
+	backend_free(b);
+}
+
+static void a_tensor_without_a_kernel_is_refused(void **state)
+{
+	struct backend *b = make_backend(*state, 1);
+
+	for (size_t t = N_DTYPES; t < sizeof(all_dtypes) / sizeof(*all_dtypes); t++) {
+		const struct dtype_info *info = dtype_info(all_dtypes[t]);
+		const uint8_t data[256] = {0};
+		const struct tensor none = {"blk.0.none", all_dtypes[t], 1, info->block_elements,
+			data, info->block_bytes};
+		struct weight *w = NULL;
+
+		assert_int_equal(b->ops->weight_put(b, &none, &w), -ENOTSUP);
+		assert_null(w);
+		assert_non_null(strstr(b->error, "blk.0.none"));
+		assert_non_null(strstr(b->error, info->name));
 	}
 	backend_free(b);
 }
@@ -317,29 +338,53 @@ static void fused_feed_forward_equals_its_parts(void **state)
 	backend_free(b);
 }
 
+/* Each processor and each cut alone and together, over coarse logits, so that many are equal. */
 static void sample_draws_what_the_sampler_draws(void **state)
 {
-	enum { N = 4, VOCAB = 300 };
+	enum { N = 96, VOCAB = 300 };
+	static const struct sample_bias biases[] = {{3, -2.5f}, {299, 4}};
+	static const struct sample_count counts[] = {{3, 2, 1}, {17, 1, 0}, {298, 5, 5}};
 	struct backend *b = make_backend(*state, 2);
 	struct sampler *sampler = sampler_new();
-	float *host = random_floats(30, N * VOCAB), *logits = put(b, host, N * VOCAB);
+	float *host = random_floats(30, N * VOCAB), *logits;
+	uint32_t mask[(VOCAB + 31) / 32];
 	struct sample_row rows[N];
 	struct sample_result got[N], want;
 	struct sample_top got_top[N][3], want_top[3];
 
 	assert_non_null(sampler);
+	for (size_t i = 0; i < sizeof(mask) / sizeof(*mask); i++)
+		mask[i] = 0xa5a5a5a5u;
+	for (size_t i = 0; i < N * VOCAB / 2; i++)
+		host[i] = roundf(host[i] * 8) / 8;
+	logits = put(b, host, N * VOCAB);
 	for (size_t i = 0; i < N; i++) {
+		const bool all = i % 8 == 7;
+
 		rows[i] = (struct sample_row){
-			.repetition_penalty = 1,
-			.temperature = (float)i, /* the first is greedy */
-			.top_p = 0.9f,
-			.typical_p = 1,
+			.repetition_penalty = all ? 1.3f : 1,
+			.presence_penalty = all ? 0.5f : 0,
+			.frequency_penalty = all ? 0.25f : 0,
+			.temperature = (float)(i % 5) * 0.5f, /* the first of five is greedy */
+			.top_k = i % 8 == 1 || all ? 7
+				 : i % 8 == 2      ? VOCAB
+						   : 0,
+			.top_p = i % 8 == 3 || all ? 0.9f : 1,
+			.min_p = i % 8 == 4 || all ? 0.3f : 0,
+			.typical_p = i % 8 == 5 || all ? 0.4f : 1,
 			.seed = 5,
 			.step = i,
-			.forced = -1,
-			.want_logprob = true,
-			.n_top = 3,
+			.forced = i == 2 ? 9 : -1,
+			.want_logprob = i % 3 != 0,
+			.n_top = i % 3 != 0 ? 3 : 0,
 		};
+		if (i % 8 == 6 || all) {
+			rows[i].bias = biases;
+			rows[i].n_bias = 2;
+			rows[i].counts = counts;
+			rows[i].n_counts = 3;
+			rows[i].mask = mask;
+		}
 		got[i].top = got_top[i];
 	}
 	assert_int_equal(b->ops->sample(b, N, VOCAB, logits, rows, got), 0);
@@ -348,9 +393,11 @@ static void sample_draws_what_the_sampler_draws(void **state)
 		assert_int_equal(
 			sampler_draw(sampler, VOCAB, host + i * VOCAB, &rows[i], &want), 0);
 		assert_int_equal(got[i].token, want.token);
-		assert_int_equal(got[i].n_top, 3);
-		assert_near((double)got[i].logprob, (double)want.logprob, 1e-5, "logprob", i);
-		for (size_t k = 0; k < 3; k++)
+		assert_int_equal(got[i].n_top, want.n_top);
+		if (rows[i].want_logprob)
+			assert_near(
+				(double)got[i].logprob, (double)want.logprob, 1e-5, "logprob", i);
+		for (size_t k = 0; k < want.n_top; k++)
 			assert_int_equal(got_top[i][k].token, want_top[k].token);
 	}
 	sampler_free(sampler);
@@ -366,6 +413,7 @@ int main(void)
 		{"absurd sizes are refused in words", absurd_sizes_are_refused_in_words},
 		{"a tensor of wrong size is refused by name",
 			a_tensor_of_wrong_size_is_refused_by_name},
+		{"a tensor without a kernel is refused", a_tensor_without_a_kernel_is_refused},
 		{"embed takes the token's row", embed_takes_the_token_s_row},
 		{"rmsnorm divides by the root mean square",
 			rmsnorm_divides_by_the_root_mean_square},
