@@ -22,12 +22,10 @@ ARCHS = {"13": "sm_75 sm_80 sm_86 sm_89 sm_90", "12": "sm_61 sm_70 sm_75 sm_80 s
 # looked at. 255 registers are all that blocks of 256 threads may have. 13 is nvcc's, 12 clang's.
 LIMITS = {
     "13": [
-        Limit("matmul_split", 160, 104),
+        Limit("matmul_split", 160, 0),
         Limit("matmul_wide", 255, 0),
         Limit("matmul_(int8|plain)", 128, 0),
-        Limit("attention", 200, 168, "sm_75"),
         Limit("attention", 200, 0),
-        Limit("sample", 64, 416, "sm_80", "ptxas settles on 32 registers there, of 64"),
         Limit("sample|pack|matmul_f32", 64, 0),
         Limit("", 48, 0),
     ],

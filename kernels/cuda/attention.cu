@@ -348,7 +348,7 @@ __device__ static float *partial_of(const struct attention &p, uint32_t z, uint3
 }
 
 template <int D>
-__global__ __launch_bounds__(THREADS) void attention_kernel(const struct attention p)
+__global__ __launch_bounds__(THREADS, 1) void attention_kernel(const struct attention p)
 {
 	SHARED_DYNAMIC(shared);
 	SHARED(float, maximums, [QUERIES]);

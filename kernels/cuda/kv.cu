@@ -1,7 +1,6 @@
 /* Keys and values: pages on the card, and the kernel that rotates queries and keys and writes them.
  *
- * A page of a layer holds its keys, then its values, as kv_read() gives them: kv_row() in attention
- * and here is the one place that knows. */
+ * A page of a layer holds its keys, then its values, as kv_read() gives them; kv.cuh knows it. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/kv.cuh"
 

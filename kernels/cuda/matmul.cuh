@@ -43,9 +43,6 @@ template <int D, int MT, int NT> __host__ __device__ constexpr size_t split_shar
 	return ring > sums ? ring : sums;
 }
 
-/* What a lane has of the weights in one step (or sub-block), times what it has of the activations.
- */
-
 /* acc += W x over one chunk of 16-bit floats. `b(step, term, ret)` gives the operand of column tile
  * nt. */
 template <int D, int MT, int NT, class B>
@@ -345,7 +342,7 @@ __device__ static __forceinline__ void wait_stages(uint32_t left)
 
 /* Grid (128 columns, 128 rows over all parts); PRODUCT_THREADS threads. */
 template <int D>
-__global__ __launch_bounds__(PRODUCT_THREADS) void matmul_wide(const struct product p)
+__global__ __launch_bounds__(PRODUCT_THREADS, 1) void matmul_wide(const struct product p)
 {
 #if PTX_SM80
 	using W = packed<D>;

@@ -447,7 +447,7 @@ __device__ static void top_of(struct shared &sh, const float *logits, float *s, 
 		result->n_top = sh.n_list;
 }
 
-__global__ __launch_bounds__(THREADS) void sample_kernel(const struct sample p)
+__global__ __launch_bounds__(THREADS, 1) void sample_kernel(const struct sample p)
 {
 	SHARED(struct shared, sh, [1]);
 	SHARED(int32_t, token, [1]);

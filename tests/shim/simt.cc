@@ -2,7 +2,10 @@
  *
  * One block runs at a time. Its runnable fibers stand in a list; which one goes on is drawn from
  * the seed at every stop, so that code that relies on an order finds another one. A block whose
- * fibers all wait has a barrier that not all reach: it is told with the places where they wait. */
+ * fibers all wait has a barrier that not all reach: it is told with the places where they wait.
+ *
+ * With SHIM_ASAN the kernels are under ASan, which is told of each switch; this file itself is not,
+ * for speed. */
 #include "shim_state.h"
 
 #include <stdarg.h>
@@ -15,7 +18,7 @@
 
 #include "fiber.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 #include <sanitizer/common_interface_defs.h>
 #define STACK_BYTES (256 * 1024)
 #else
@@ -68,7 +71,7 @@ static char *dynamic_memory;
 static size_t dynamic_bytes, static_bytes, shared_limit;
 static std::map<const void *, std::pair<char *, size_t>> statics;
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 static void *scheduler_fake;
 static const void *scheduler_bottom;
 static size_t scheduler_size;
@@ -110,13 +113,13 @@ static void leave(bool for_good)
 {
 	fiber *f = current;
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 	__sanitizer_start_switch_fiber(
 		for_good ? NULL : &f->fake_stack, scheduler_bottom, scheduler_size);
 #endif
 	(void)for_good;
 	shim_switch(&f->sp, scheduler_sp);
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 	__sanitizer_finish_switch_fiber(f->fake_stack, &scheduler_bottom, &scheduler_size);
 #endif
 }
@@ -125,11 +128,11 @@ static void resume(fiber *f)
 {
 	current = f;
 	self = f;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 	__sanitizer_start_switch_fiber(&scheduler_fake, f->stack, STACK_BYTES);
 #endif
 	shim_switch(&scheduler_sp, f->sp);
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 	__sanitizer_finish_switch_fiber(scheduler_fake, NULL, NULL);
 #endif
 	current = NULL;
@@ -138,7 +141,7 @@ static void resume(fiber *f)
 
 static void entry(void)
 {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SHIM_ASAN
 	__sanitizer_finish_switch_fiber(NULL, &scheduler_bottom, &scheduler_size);
 #endif
 	running->call(running_args);

@@ -126,6 +126,17 @@ __global__ void copied(const struct args a)
 	copy_async_wait<0>();
 }
 
+/* fault: the last lane copies from one element too far */
+__global__ void copied_beyond(const struct args a)
+{
+	SHARED(float, shared, [THREADS]);
+
+	copy_async<4>(&shared[threadIdx.x], &a.x[threadIdx.x + (a.fault ? 1 : 0)]);
+	copy_async_commit();
+	copy_async_wait<0>();
+	a.y[threadIdx.x] = shared[threadIdx.x];
+}
+
 /* y [THREADS] of one block of the kernel on x[i] = i; NULL on an error of the launch. */
 static float *run(const void *kernel, int fault, size_t shared_bytes, unsigned threads)
 {
@@ -227,6 +238,7 @@ static void a_lane_out_of_bounds_is_caught(void **)
 #ifdef __SANITIZE_ADDRESS__
 	assert_dies(KERNEL(shift), "heap-buffer-overflow");
 	assert_dies(KERNEL(overrun), "heap-buffer-overflow");
+	assert_dies(KERNEL(copied_beyond), "heap-buffer-overflow");
 #else
 	fail_msg("built without AddressSanitizer");
 #endif
