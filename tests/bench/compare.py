@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The same questions to zeph and to what people use today, side by side, as a markdown table.
 
-    tests/bench/compare.py [--transformers PYTHON] [--llm LLM] [--build DIR] [--repeat N]
+    $(tests/python-env tests/requirements.txt) tests/bench/compare.py [--transformers PYTHON]
+                                     [--llm LLM] [--build DIR] [--repeat N]
 
 PYTHON is an interpreter with PyTorch and transformers (tests/python-env
 tests/requirements-reference.txt prints one); LLM is the `llm` command of an environment made with
