@@ -52,6 +52,23 @@ def test_neovim(environment, tmp_path):
         assert "Error" not in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("nvim"), reason="no Neovim here")
+def test_neovim_shows_an_errors_text(environment, tmp_path):
+    script = tmp_path / "error.vim"
+    script.write_text("let zeph = sockconnect('pipe', $ZEPH_SOCKET, {'rpc': v:true})\n"
+                      "try\n"
+                      "  call rpcrequest(zeph, 'complete', {'prompt': 'x', 'top_p': 2})\n"
+                      "catch\n"
+                      "  echo v:exception\n"
+                      "endtry\n"
+                      "echo rpcrequest(zeph, 'status').state\n"
+                      "quit\n")
+    done = subprocess.run(["nvim", "--headless", "--clean", "-S", script], env=environment,
+                          check=True, capture_output=True, text=True, timeout=300)
+    said = done.stdout + done.stderr
+    assert "E_PARAMS: top_p: " in said and "ready" in said
+
+
 def test_shell(environment):
     for block in blocks("sh"):
         done = subprocess.run(["sh", "-c", block], env=environment, check=True,
