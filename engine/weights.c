@@ -45,9 +45,10 @@ static int put(struct load *l, struct backend *b, const struct tensor *t, struct
 	if (r == -ENOTSUP && b->error[0] == '\0')
 		return model_refuse(&l->why, r, "tensor %s: the %s backend does not run type %s",
 			t->name, b->ops->name, dtype_info(t->dtype)->name);
+	if (r < 0 && b->error[0] != '\0')
+		return model_refuse(&l->why, r, "%s", b->error); /* it names the tensor */
 	if (r < 0)
-		return model_refuse(&l->why, r, "tensor %s: %s", t->name,
-			b->error[0] ? b->error : strerror(-r));
+		return model_refuse(&l->why, r, "tensor %s: %s", t->name, strerror(-r));
 	l->w->bytes += b->ops->weight_bytes(*ret);
 	for (uint32_t i = 0; i < l->w->n_backends; i++)
 		if (l->w->backends[i] == b)

@@ -1,9 +1,7 @@
 """What the tests of quantising and the script that makes their golden have in common."""
 
 import json
-import os
 import pathlib
-import subprocess
 
 import gguf
 import numpy as np
@@ -19,32 +17,6 @@ MIXES = ["q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5
 
 def text_tokens():
     return json.loads((GOLDEN / "essay-smollm2.json").read_text(encoding="utf-8"))[:POSITIONS]
-
-
-def logits(build, model, directory, tokens, *options):
-    """[n, vocab] f32 of one pass over the tokens, with no daemon between."""
-    tokens_path, out = directory / "tokens", directory / "logits"
-    np.asarray(tokens, "<u4").tofile(tokens_path)
-    subprocess.run([build / "tests/tool/zeph-logits", "--model", model, "--tokens", tokens_path,
-                    "--out", out, *options], check=True, timeout=1200)
-    values = np.fromfile(out, "<f4").reshape(len(tokens), -1)
-    os.unlink(out)
-    return values
-
-
-def log_softmax(rows):
-    rows = rows.astype(np.float64)
-    rows -= rows.max(-1, keepdims=True)
-    return rows - np.log(np.exp(rows).sum(-1, keepdims=True))
-
-
-def mean_kl(of, to):
-    """Mean over positions of KL(of || to)."""
-    total = 0
-    for start in range(0, len(of), 64):  # in pieces, for the memory's sake
-        p, q = log_softmax(of[start:start + 64]), log_softmax(to[start:start + 64])
-        total += float((np.exp(p) * (p - q)).sum())
-    return total / len(of)
 
 
 def sample_tensors(default_model):

@@ -8,14 +8,13 @@ between. The bound of the cpu backend's KL divergence is what llama.cpp reaches 
 
 import json
 import math
-import os
 import random
-import subprocess
 
 import numpy
 import pytest
 
 from conftest import REPOSITORY
+from divergence import logits, mean_kl
 from zephd import Zephd
 
 GOLDEN = REPOSITORY / "tests/golden"
@@ -85,32 +84,6 @@ def test_reference_gives_the_tokens_of_transformers(answers, number):
 def test_reference_gives_the_logprobs_of_transformers(answers, number):
     case, answer = stored()[number], answers[number]
     assert worst_difference(case, answer, len(case["tokens"])) < TOLERANCE
-
-
-def logits(build, model, directory, tokens, *options):
-    """[n, vocab] f32 of one pass over the tokens, with no daemon between."""
-    tokens_path, out = directory / "tokens", directory / "logits"
-    numpy.asarray(tokens, "<u4").tofile(tokens_path)
-    subprocess.run([build / "tests" / "tool" / "zeph-logits", "--model", model, "--tokens", tokens_path,
-                    "--out", out, *options], check=True, timeout=1200)
-    values = numpy.fromfile(out, "<f4").reshape(len(tokens), -1)
-    os.unlink(out)
-    return values
-
-
-def log_softmax(rows):
-    rows = rows.astype(numpy.float64)
-    rows -= rows.max(-1, keepdims=True)
-    return rows - numpy.log(numpy.exp(rows).sum(-1, keepdims=True))
-
-
-def mean_kl(of, to):
-    """Mean over positions of KL(of || to)."""
-    total = 0
-    for start in range(0, len(of), 64):  # in pieces, for the memory's sake
-        p, q = log_softmax(of[start:start + 64]), log_softmax(to[start:start + 64])
-        total += (numpy.exp(p) * (p - q)).sum()
-    return total / len(of)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 
+import divergence
 import quantize_measures as measures
 from zephd import Zephd
 
@@ -54,7 +55,7 @@ def tokens():
 
 @pytest.fixture(scope="module")
 def exact(build, sources, folder, tokens):
-    return measures.logits(build, sources["default"], folder, tokens, "--device", "reference")
+    return divergence.logits(build, sources["default"], folder, tokens, "--device", "reference")
 
 
 @pytest.mark.parametrize("kind", measures.SEARCHED)
@@ -85,11 +86,11 @@ def test_divergence_is_at_most_that_of_llama_cpp(build, sources, golden, folder,
     from the reference, both on the same file."""
     path = folder / "divergence.gguf"
     quantize(build, sources["default"], path, mix)
-    reference = measures.logits(build, path, folder, tokens, "--device", "reference")
+    reference = divergence.logits(build, path, folder, tokens, "--device", "reference")
     if mix in golden["kl"]:
-        assert measures.mean_kl(exact, reference) <= 1.05 * golden["kl"][mix]
-    cpu = measures.logits(build, path, folder, tokens, "--device", "cpu")
-    found = measures.mean_kl(reference, cpu)
+        assert divergence.mean_kl(exact, reference) <= 1.05 * golden["kl"][mix]
+    cpu = divergence.logits(build, path, folder, tokens, "--device", "cpu")
+    found = divergence.mean_kl(reference, cpu)
     print(f"\n{mix}: cpu {found:.2e}")
     assert -1e-12 < found <= BARS.get(mix, golden["llama"].get(mix))
 
@@ -99,8 +100,8 @@ def test_quantising_while_loading_gives_what_the_file_gives(build, sources, fold
     path = folder / "same.gguf"
     quantize(build, sources["default"], path, mix)
     few, options = tokens[:16], ["--device", "cpu"]
-    of_file = measures.logits(build, path, folder, few, *options)
-    loaded = measures.logits(build, sources["default"], folder, few, "--quantize", mix, *options)
+    of_file = divergence.logits(build, path, folder, few, *options)
+    loaded = divergence.logits(build, sources["default"], folder, few, "--quantize", mix, *options)
     assert np.array_equal(of_file.view(np.uint32), loaded.view(np.uint32))
 
 
@@ -209,7 +210,7 @@ def test_transformers_loads_the_file(build, sources, tokens, tmp_path):
 
     path = tmp_path / "q4_k_m.gguf"
     quantize(build, sources["default"], path, "q4_k_m")
-    reference = measures.logits(build, path, tmp_path, tokens[:64], "--device", "reference")
+    reference = divergence.logits(build, path, tmp_path, tokens[:64], "--device", "reference")
     oracle = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)
     with torch.no_grad():
         found = oracle(torch.tensor([tokens[:64]])).logits[0].numpy()

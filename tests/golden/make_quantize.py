@@ -29,6 +29,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import divergence  # noqa: E402
 import quantize_measures as measures  # noqa: E402
 
 LIBRARY = pathlib.Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
@@ -104,7 +105,7 @@ def main():
         subprocess.run([build / "engine/zeph-quantize", default, sources["default"], "--type", "f32"],
                        check=True)
         measures.write_deep_model(sources["deep"])
-        exact = measures.logits(build, sources["default"], folder, tokens, "--device", "reference")
+        exact = divergence.logits(build, sources["default"], folder, tokens, "--device", "reference")
         path = folder / "quantised.gguf"
         for mix in FILE_TYPES:
             for name, source in sources.items():
@@ -114,14 +115,14 @@ def main():
                 golden["types"][name][mix] = {
                     "most": most, "else": {k: v for k, v in types.items() if v != most}}
                 if name == "default" and mix in measures.MIXES:
-                    found = measures.logits(build, path, folder, tokens, "--device", "reference")
-                    golden["kl"][mix] = measures.mean_kl(exact, found)
+                    found = divergence.logits(build, path, folder, tokens, "--device", "reference")
+                    golden["kl"][mix] = divergence.mean_kl(exact, found)
             path.unlink()
             subprocess.run([build / "engine/zeph-quantize", sources["default"], path, "--type", mix],
                            check=True)
             if mix not in ("f16", "bf16"):
-                reference = measures.logits(build, path, folder, tokens, "--device", "reference")
-                golden["llama"][mix] = measures.mean_kl(reference, logits_of_llama(path, tokens))
+                reference = divergence.logits(build, path, folder, tokens, "--device", "reference")
+                golden["llama"][mix] = divergence.mean_kl(reference, logits_of_llama(path, tokens))
             print(mix, golden["kl"].get(mix), golden["llama"].get(mix), flush=True)
     out.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -21,7 +21,7 @@
 
 static int make_folder(void **state)
 {
-	char *folder = strdup("/tmp/zeph-test-XXXXXX");
+	char *folder = strdup(P_tmpdir "/zeph-test-XXXXXX");
 
 	if (!folder || !mkdtemp(folder))
 		return -1;

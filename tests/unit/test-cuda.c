@@ -29,7 +29,7 @@ static void load(struct loaded *l, struct backend *b, const struct mkmodel_shape
 	const char *type, enum dtype kv_dtype)
 {
 	const struct mkmodel_options options = {.shape = s, .type = type, .seed = 3, .threads = 1};
-	char path[] = "/tmp/zeph-test-cuda-XXXXXX", error[256] = "";
+	char path[] = P_tmpdir "/zeph-test-cuda-XXXXXX", error[256] = "";
 	int fd = mkstemp(path);
 
 	assert_true(fd >= 0);

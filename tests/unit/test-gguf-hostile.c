@@ -14,12 +14,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "engine/mkmodel.h"
-#include "engine/model.h"
+#include "hostile-fixture.h"
 
-#define WEIGHTS_EVERY 97 /* loads */
+static const char sample_text[] = "The sky's <|im_end|> 12 \xc3\xa9\xff\n  end";
 
 struct hostile {
 	int fd;
@@ -70,39 +68,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void use_text(const struct model *m)
-{
-	static const char text[] = "The sky's <|im_end|> 12 \xc3\xa9\xff\n  end";
-	const struct text_span span = {text, sizeof(text) - 1, true};
-	const struct chat_message messages[] = {{"user", 4, text, sizeof(text) - 1}};
-	struct rendering rendering;
-	struct token_list tokens;
-	char error[256], *back;
-	size_t len;
-
-	if (m->tokenizer &&
-		tokenizer_encode(m->tokenizer, &span, 1, TOKENIZE_MODEL, &tokens) == 0) {
-		if (tokenizer_decode(m->tokenizer, tokens.ids, tokens.n, DETOKENIZE_SPECIAL, &back,
-			    &len) == 0)
-			free(back);
-		token_list_done(&tokens);
-	}
-	if (m->template && template_render(m->template, messages, 1, true, &rendering, error,
-				   sizeof(error)) == 0)
-		rendering_done(&rendering);
-}
-
-static void use_weights(struct hostile *h, const struct model *m)
-{
-	struct weights *w;
-	char error[256] = "";
-
-	if (weights_load(m, &h->backend, 1, NULL, 4, NULL, &w, error, sizeof(error)) == 0)
-		weights_free(w);
-	else
-		assert_true(error[0] != '\0');
-}
-
 /* Opens the file as it is now. */
 static void attempt(struct hostile *h)
 {
@@ -119,9 +84,9 @@ static void attempt(struct hostile *h)
 	}
 	assert_non_null(m);
 	h->loads++;
-	use_text(m);
+	use_text(m, sample_text, sizeof(sample_text) - 1);
 	if (h->loads % WEIGHTS_EVERY == 1)
-		use_weights(h, m);
+		use_weights(m, h->backend);
 	model_free(m);
 }
 

@@ -663,7 +663,7 @@ static void every_truncation_of_a_header_is_refused(void **state)
 
 static void only_regular_files_are_mapped(void **state)
 {
-	char name[] = "/tmp/zeph-test-gguf-XXXXXX", fifo[64], error[256];
+	char name[] = P_tmpdir "/zeph-test-gguf-XXXXXX", fifo[64], error[256];
 	struct gguf *g;
 
 	assert_non_null(mkdtemp(name));

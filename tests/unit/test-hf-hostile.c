@@ -15,12 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "hostile-fixture.h"
 
-#include "engine/model.h"
-
-#define WEIGHTS_EVERY 97 /* loads */
-#define FILE_BYTES    4096
+#define FILE_BYTES 4096
 
 #define CONFIG                                                                                     \
 	"{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":4,"    \
@@ -69,6 +66,8 @@ enum {
 	FILE_MODEL,
 	N_FILES
 };
+
+static const char sample_text[] = "ab <s><x> 12 \xc3\xa9\xff\n  cab";
 
 struct hostile {
 	char path[64];
@@ -182,7 +181,7 @@ static int set_up(void **state)
 	/* in memory, where there is such a place: files are written tens of thousands of times */
 	strcpy(h->path, "/dev/shm/zeph-hostile-XXXXXX");
 	if (!mkdtemp(h->path)) {
-		strcpy(h->path, "/tmp/zeph-hostile-XXXXXX");
+		strcpy(h->path, P_tmpdir "/zeph-hostile-XXXXXX");
 		assert_non_null(mkdtemp(h->path));
 	}
 	h->fd = open(h->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -216,40 +215,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void use_text(const struct model *m)
-{
-	static const char text[] = "ab <s><x> 12 \xc3\xa9\xff\n  cab";
-	const struct text_span span = {text, sizeof(text) - 1, true};
-	const struct chat_message messages[] = {{"user", 4, text, sizeof(text) - 1}};
-	struct rendering rendering;
-	struct token_list tokens;
-	char error[256], *back;
-	size_t len;
-
-	if (m->tokenizer &&
-		tokenizer_encode(m->tokenizer, &span, 1, TOKENIZE_MODEL, &tokens) == 0) {
-		if (tokenizer_decode(m->tokenizer, tokens.ids, tokens.n, DETOKENIZE_SPECIAL, &back,
-			    &len) == 0)
-			free(back);
-		token_list_done(&tokens);
-	}
-	if (m->template && template_render(m->template, messages, 1, true, &rendering, error,
-				   sizeof(error)) == 0)
-		rendering_done(&rendering);
-}
-
-static void use_weights(struct hostile *h, const struct model *m)
-{
-	struct weights *w;
-	char error[256] = "", hex[65];
-
-	assert_int_equal(model_hash(m, 1, NULL, hex), 0);
-	if (weights_load(m, &h->backend, 1, NULL, 4, NULL, &w, error, sizeof(error)) == 0)
-		weights_free(w);
-	else
-		assert_true(error[0] != '\0');
-}
-
 /* Opens the directory as it is now. */
 static bool attempt(struct hostile *h)
 {
@@ -265,9 +230,9 @@ static bool attempt(struct hostile *h)
 		return false;
 	}
 	h->loads++;
-	use_text(m);
+	use_text(m, sample_text, sizeof(sample_text) - 1);
 	if (h->loads % WEIGHTS_EVERY == 1)
-		use_weights(h, m);
+		use_weights(m, h->backend);
 	model_free(m);
 	return true;
 }
@@ -284,8 +249,8 @@ static void the_undamaged_directory_loads(void **state)
 	assert_non_null(m->template);
 	assert_int_equal(m->n_end_tokens, 2);
 	assert_true(m->config.tied);
-	use_text(m);
-	use_weights(h, m);
+	use_text(m, sample_text, sizeof(sample_text) - 1);
+	use_weights(m, h->backend);
 	model_free(m);
 }
 
