@@ -45,6 +45,7 @@ static void cpu_free(struct backend *b)
 		for (uint32_t i = 0; i < cpu->threads; i++)
 			sampler_free(cpu->samplers[i]);
 	free(cpu->samplers);
+	cpu_slab_unref(cpu->slab);
 	cpu_memory_free(cpu->arena, cpu->arena_bytes);
 	cpu_memory_free(cpu->scratch, cpu->scratch_bytes * cpu->threads);
 	free(cpu);

@@ -12,6 +12,7 @@ struct cpu {
 	struct pool *pool;
 	uint32_t threads;
 	struct sampler **samplers; /* [threads] */
+	struct cpu_slab *slab;     /* that weights are put into, or NULL */
 	uint8_t *arena;            /* one operation's activations and partial results */
 	size_t arena_bytes;
 	uint8_t *scratch; /* [threads][scratch_bytes] */
@@ -27,6 +28,11 @@ static inline struct cpu *cpu_of(struct backend *b)
 /* 64-byte aligned, zeroed, on huge pages where they help; NULL when there is none. */
 void *cpu_memory_new(size_t bytes);
 void cpu_memory_free(void *p, size_t bytes); /* accepts NULL */
+
+/* Memory of a weight, 64-byte aligned, zeroed, side by side with others on huge pages. *ret is the
+ * weight's reference on what it lies in. NULL when there is none. */
+void *cpu_slab_take(struct cpu *cpu, size_t bytes, struct cpu_slab **ret);
+struct cpu_slab *cpu_slab_unref(struct cpu_slab *s); /* accepts NULL, returns NULL */
 
 /* Fills error and returns -ENOMEM. */
 int cpu_no_memory(struct cpu *cpu, const char *what, size_t bytes);

@@ -109,12 +109,11 @@ LANE void exact_fill(const int values, const int scales, const struct weight *w,
 	const struct vf zero = vf_set1(is_signed ? 128.0f : (float)w->layout.zero);
 
 	for (uint32_t b = b0; b < b0 + blocks; b++) {
-		const struct block_scales s = scales_load(scales, p + w->scales_offset, b);
+		const struct block_scales s = scales_of(values, scales, p, b);
 
 		for (int j = 0; j < 8; j++) {
 			const int h = scales_per16(scales) ? j / 4 : 0;
-			struct vi v = values_unpack(
-				values, p + b * (size_t)VALUES_BYTES(values), j);
+			struct vi v = values_unpack(values, layout_block(values, scales, p, b), j);
 
 			if (is_signed)
 				v = vi_flip_sign(v);

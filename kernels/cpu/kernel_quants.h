@@ -77,41 +77,36 @@ LANE struct vf lanes_f16(const uint8_t *p)
 	return vf_load_f16((const uint16_t *)(const void *)p);
 }
 
-/* The scales of block b. Products of an f16 and an 8-bit integer are exact. */
-LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_t b)
+/* The scales of block i of a record. Products of an f16 and an 8-bit integer are exact. */
+LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_t i)
 {
-	const uint32_t i = b % 8;
 	struct block_scales r;
 	struct vf min;
 
 	switch (scales) {
 	case SCALES_D:
-		r.d[0] = r.d[1] = lanes_f16(s + 32 * (size_t)b);
+		r.d[0] = r.d[1] = lanes_f16(s + 32 * (size_t)i);
 		r.m[0] = r.m[1] = vf_set1(0);
 		return r;
 	case SCALES_DM:
-		r.d[0] = r.d[1] = lanes_f16(s + 64 * (size_t)b);
-		r.m[0] = r.m[1] = lanes_f16(s + 64 * (size_t)b + 32);
+		r.d[0] = r.d[1] = lanes_f16(s);
+		r.m[0] = r.m[1] = lanes_f16(s + 32);
 		return r;
 	case SCALES_K32M:
-		s += (size_t)(b / 8) * 320;
 		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
 		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_u8(s + 64 + 32 * i));
 		r.m[0] = r.m[1] = vf_mul(min, vf_load_u8(s + 64 + 32 * i + 16));
 		return r;
 	case SCALES_K16:
-		s += (size_t)(b / 8) * 288;
 		r.d[0] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i));
 		r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i + 16));
 		r.m[0] = r.m[1] = vf_set1(0);
 		return r;
 	case SCALES_K32:
-		s += (size_t)(b / 8) * 160;
 		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 16 * i));
 		r.m[0] = r.m[1] = vf_set1(0);
 		return r;
 	default:
-		s += (size_t)(b / 8) * 576;
 		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
 		for (int h = 0; h < 2; h++) {
 			const uint8_t *at = s + 64 + 64 * i + 32 * h;
@@ -121,6 +116,13 @@ LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_
 		}
 		return r;
 	}
+}
+
+LANE struct block_scales scales_of(
+	const int values, const int scales, const uint8_t *group, uint32_t b)
+{
+	return scales_load(
+		scales, layout_record(values, scales, group, b), b % SCALES_BLOCKS(scales));
 }
 
 /* Where the tile's activations of one block stand. */
@@ -200,18 +202,18 @@ LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
 LANE void fused(const int values, const int scales, const int nc, const struct weight *w,
 	uint32_t g, const struct cpu_acts *a, float *out)
 {
-	const uint8_t *p = layout_group(w, g), *s = p + w->scales_offset;
+	const uint8_t *group = layout_group(w, g);
 	const int32_t *init = acts_init(a, w->layout.zero);
-	const size_t step = (size_t)VALUES_BYTES(values);
 	struct vf acc[TILE_COLS];
 
 	for (int c = 0; c < nc; c++)
 		acc[c] = vf_set1(0);
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
-		const struct block_scales bs = scales_load(scales, s, b);
+		const struct block_scales bs = scales_of(values, scales, group, b);
 		const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
 
-		block_add(values, values_byte(values), scales, nc, p + b * step, &bs, &x, acc);
+		block_add(values, values_byte(values), scales, nc,
+			layout_block(values, scales, group, b), &bs, &x, acc);
 	}
 	for (int c = 0; c < nc; c++)
 		vf_store(out + 16 * c, acc[c]);
@@ -234,16 +236,16 @@ LANE struct panel panel_at(void *scratch, uint32_t cols)
 LANE void panel_fill(
 	const int values, const int scales, const struct weight *w, uint32_t g, struct panel to)
 {
-	const uint8_t *p = layout_group(w, g), *s = p + w->scales_offset;
-	const size_t step = (size_t)VALUES_BYTES(values);
+	const uint8_t *group = layout_group(w, g);
 	const int halves = scales_per16(scales) ? 2 : 1;
 
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
-		const struct block_scales bs = scales_load(scales, s, b);
+		const struct block_scales bs = scales_of(values, scales, group, b);
+		const uint8_t *block = layout_block(values, scales, group, b);
 
 		for (int j = 0; j < 8; j++)
 			vi_store(to.values + ((size_t)b * 8 + (size_t)j) * 64,
-				values_unpack(values, p + b * step, j));
+				values_unpack(values, block, j));
 		for (int h = 0; h < halves; h++) {
 			vf_store(to.d + (b * (size_t)halves + (size_t)h) * 16, bs.d[h]);
 			if (scales_min(scales))

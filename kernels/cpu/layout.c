@@ -41,38 +41,28 @@ bool layout_of(enum dtype dtype, uint32_t rows, uint32_t byte_zero, struct cpu_l
 	return false;
 }
 
-size_t layout_scales_bytes(enum cpu_scales scales)
-{
-	static const size_t bytes[] = {
-		32, 64, 64 + 8 * 32, 32 + 16 * 16, 64 + 16 * 32, 32 + 8 * 16};
-
-	return bytes[scales];
-}
-
 bool layout_size(struct weight *w)
 {
 	const struct cpu_layout *l = &w->layout;
-	const uint64_t blocks = w->cols / 32;
-	uint64_t values, scales = 0;
+	uint64_t bytes, records;
 
 	w->groups = w->rows / GROUP_ROWS + (w->rows % GROUP_ROWS != 0);
 	switch (l->family) {
 	case FAMILY_VECTOR:
 		w->groups = 1;
-		values = (uint64_t)w->cols * sizeof(float);
+		bytes = (uint64_t)w->cols * sizeof(float);
 		break;
-	case FAMILY_F32: values = (uint64_t)w->cols * GROUP_ROWS * sizeof(float); break;
-	case FAMILY_F16: values = (uint64_t)w->cols * GROUP_ROWS * sizeof(uint16_t); break;
+	case FAMILY_F32: bytes = (uint64_t)w->cols * GROUP_ROWS * sizeof(float); break;
+	case FAMILY_F16: bytes = (uint64_t)w->cols * GROUP_ROWS * sizeof(uint16_t); break;
 	case FAMILY_BF16:
-		values = ((uint64_t)w->cols + 1) / 2 * GROUP_ROWS * 2 * sizeof(uint16_t);
+		bytes = ((uint64_t)w->cols + 1) / 2 * GROUP_ROWS * 2 * sizeof(uint16_t);
 		break;
 	default:
-		values = blocks * VALUES_BYTES(l->values);
-		scales = (l->scales <= SCALES_DM ? blocks : blocks / 8) *
-			 layout_scales_bytes(l->scales);
+		records = (w->cols / 32 + SCALES_BLOCKS(l->scales) - 1) / SCALES_BLOCKS(l->scales);
+		bytes = records * (SCALES_BYTES(l->scales) +
+					  SCALES_BLOCKS(l->scales) * VALUES_BYTES(l->values));
 	}
-	w->scales_offset = values;
-	w->group_bytes = (values + scales + 63) / 64 * 64;
+	w->group_bytes = (bytes + 63) / 64 * 64;
 	return !__builtin_mul_overflow((size_t)w->groups, w->group_bytes, &w->bytes);
 }
 
@@ -106,38 +96,29 @@ static float f16_at(const uint8_t *p, uint32_t r)
 	return f16_to_f32(h);
 }
 
-/* Scale and minimum of lane r for the 16 columns half h of block b: w = d (q - zero) + m. */
-static void scales_at(const struct weight *w, const uint8_t *s, uint32_t b, uint32_t h, uint32_t r,
+/* Scale and minimum of lane r for the 16 columns half h of block i of a record: w = d (q - zero) +
+ * m.
+ */
+static void scales_at(enum cpu_scales scales, const uint8_t *s, uint32_t i, uint32_t h, uint32_t r,
 	float *d, float *m)
 {
-	const size_t step = layout_scales_bytes(w->layout.scales);
-	const uint32_t i = b % 8; /* in its 256 */
-
 	*m = 0;
-	switch (w->layout.scales) {
-	case SCALES_D: *d = f16_at(s + b * step, r); break;
+	switch (scales) {
+	case SCALES_D: *d = f16_at(s + 32 * (size_t)i, r); break;
 	case SCALES_DM:
-		*d = f16_at(s + b * step, r);
-		*m = f16_at(s + b * step + 32, r);
+		*d = f16_at(s, r);
+		*m = f16_at(s + 32, r);
 		break;
 	case SCALES_K32M:
-		s += b / 8 * step;
 		*d = f16_at(s, r) * (float)s[64 + 32 * i + r];
 		*m = -(f16_at(s + 32, r) * (float)s[64 + 32 * i + 16 + r]);
 		break;
-	case SCALES_K16:
-		s += b / 8 * step;
-		*d = f16_at(s, r) * (float)(int8_t)s[32 + 16 * (2 * i + h) + r];
-		break;
+	case SCALES_K16: *d = f16_at(s, r) * (float)(int8_t)s[32 + 16 * (2 * i + h) + r]; break;
 	case SCALES_K16M:
-		s += b / 8 * step;
 		*d = f16_at(s, r) * (float)s[64 + 32 * (2 * i + h) + r];
 		*m = -(f16_at(s + 32, r) * (float)s[64 + 32 * (2 * i + h) + 16 + r]);
 		break;
-	case SCALES_K32:
-		s += b / 8 * step;
-		*d = f16_at(s, r) * (float)(int8_t)s[32 + 16 * i + r];
-		break;
+	case SCALES_K32: *d = f16_at(s, r) * (float)(int8_t)s[32 + 16 * i + r]; break;
 	}
 }
 
@@ -153,15 +134,18 @@ static int32_t number_of(const struct cpu_layout *l, uint32_t stored)
 
 static void quants_row(const struct weight *w, const uint8_t *group, uint32_t r, float *y)
 {
-	const size_t step = VALUES_BYTES(w->layout.values);
+	const enum cpu_values values = w->layout.values;
+	const enum cpu_scales scales = w->layout.scales;
 
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
+		const uint8_t *s = layout_record(values, scales, group, b);
+		const uint8_t *block = layout_block(values, scales, group, b);
 		float d[2], m[2];
 
-		scales_at(w, group + w->scales_offset, b, 0, r, &d[0], &m[0]);
-		scales_at(w, group + w->scales_offset, b, 1, r, &d[1], &m[1]);
+		for (uint32_t h = 0; h < 2; h++)
+			scales_at(scales, s, b % SCALES_BLOCKS(scales), h, r, &d[h], &m[h]);
 		for (uint32_t k = 0; k < 32; k++) {
-			const uint32_t u = value_at(w->layout.values, group + b * step, r, k);
+			const uint32_t u = value_at(values, block, r, k);
 			const int32_t q = number_of(&w->layout, u);
 
 			y[32 * b + k] = d[k / 16] * (float)q + m[k / 16];

@@ -12,15 +12,16 @@
  *   bytes   512 B
  *
  * q4 nibbles · q5 nibbles, bits · q6 nibbles, crumbs · q2 crumbs · q3 crumbs, bits · q8 bytes · iq4
- * nibbles, which choose from iq4_levels. All blocks of a group come first, then all its scales, as
- * the file has them (no rounding):
+ * nibbles, which choose from iq4_levels. A group is a row of records, read from its first byte to
+ * its last; a record holds the scales of its blocks, as the file has them (no rounding, padded to
+ * 64 bytes), then the blocks:
  *
- *   D     d f16 [16] per 32                                        w = d (q - zero)
- *   DM    d f16 [16], m f16 [16] per 32                            w = d q + m
- *   K32M  d, dmin f16 [16] per 256, then 8 x (sc u8 [16], mn u8 [16])   w = d sc q - dmin mn
- *   K16   d f16 [16] per 256, then 16 x sc s8 [16]                 w = d sc (q - zero)
- *   K16M  d, dmin f16 [16] per 256, then 16 x (sc u8 [16], mn u8 [16])
- *   K32   d f16 [16] per 256, then 8 x sc s8 [16]                  w = d sc (q - zero)
+ *   D     2 x d f16 [16]                                     2 blocks   w = d (q - zero)
+ *   DM    d f16 [16], m f16 [16]                             1 block    w = d q + m
+ *   K32M  d, dmin f16 [16], 8 x (sc u8 [16], mn u8 [16])     8 blocks   w = d sc q - dmin mn
+ *   K16   d f16 [16], 16 x sc s8 [16]                        8 blocks   w = d sc (q - zero)
+ *   K16M  d, dmin f16 [16], 16 x (sc u8 [16], mn u8 [16])    8 blocks
+ *   K32   d f16 [16], 8 x sc s8 [16]                         8 blocks   w = d sc (q - zero)
  *
  * Unquantised: f32 and f16 [cols][16], bf16 [cols / 2 rounded up][16][2]. A vector (one row) is
  * kept as plain f32. */
@@ -51,27 +52,47 @@ struct weight {
 	struct cpu_layout layout;
 	enum dtype dtype; /* in the file */
 	uint32_t rows, cols;
-	uint32_t groups;      /* rows / 16 rounded up */
-	size_t group_bytes;   /* a multiple of 64 */
-	size_t scales_offset; /* of a group's scales from its start */
-	size_t bytes;         /* of data, as allocated */
-	uint8_t *data;        /* groups x group_bytes, 64-byte aligned */
+	uint32_t groups;       /* rows / 16 rounded up */
+	size_t group_bytes;    /* a multiple of 64 */
+	size_t bytes;          /* of data, as allocated */
+	uint8_t *data;         /* groups x group_bytes, 64-byte aligned */
+	struct cpu_slab *slab; /* that data lies in */
 };
 
 /* The layout of a tensor; byte_zero is 128 where bytes are stored unsigned. False where the type is
  * unknown. */
 bool layout_of(enum dtype dtype, uint32_t rows, uint32_t byte_zero, struct cpu_layout *ret);
 
-/* Fills groups, group_bytes, scales_offset and bytes from layout, rows and cols. False on overflow.
+/* Fills groups, group_bytes and bytes from layout, rows and cols. False on overflow.
  */
 bool layout_size(struct weight *w);
 
-/* Bytes of one block of 32 columns of a group, and of the scales per 32 (D, DM) or 256. */
+/* Bytes of one block of 32 columns of a group; of a record's scales, and how many blocks it has. */
 #define VALUES_BYTES(values)                                                                       \
 	((values) == VALUES_Q8           ? 512u                                                    \
 		: (values) == VALUES_IQ4 ? 256u                                                    \
 					 : 128u + 64u * (uint32_t)((values)-VALUES_Q2))
-size_t layout_scales_bytes(enum cpu_scales scales);
+#define SCALES_BYTES(scales)                                                                       \
+	((scales) <= SCALES_DM            ? 64u                                                    \
+		: (scales) == SCALES_K16M ? 576u                                                   \
+		: (scales) == SCALES_K32  ? 192u                                                   \
+					  : 320u)
+#define SCALES_BLOCKS(scales) ((scales) == SCALES_D ? 2u : (scales) == SCALES_DM ? 1u : 8u)
+
+/* The record that block b is in, and the block. */
+static inline const uint8_t *layout_record(
+	enum cpu_values values, enum cpu_scales scales, const uint8_t *group, uint32_t b)
+{
+	const size_t bytes = SCALES_BYTES(scales) + SCALES_BLOCKS(scales) * VALUES_BYTES(values);
+
+	return group + b / SCALES_BLOCKS(scales) * bytes;
+}
+static inline const uint8_t *layout_block(
+	enum cpu_values values, enum cpu_scales scales, const uint8_t *group, uint32_t b)
+{
+	return layout_record(values, scales, group, b) + SCALES_BYTES(scales) +
+	       b % SCALES_BLOCKS(scales) * (size_t)VALUES_BYTES(values);
+}
 
 /* Writes group g of the weight from the tensor's file bytes. */
 void layout_pack(struct weight *w, const void *data, size_t row_bytes, uint32_t g);

@@ -184,13 +184,17 @@ static void scales_write(enum dtype dtype, const uint8_t *p, uint32_t r, uint8_t
 static void quants_pack(
 	struct weight *w, const uint8_t *rows, size_t row_bytes, uint32_t n, uint8_t *group)
 {
-	const size_t values_step = VALUES_BYTES(w->layout.values);
-	const size_t scales_step = layout_scales_bytes(w->layout.scales);
-	const uint32_t per = w->layout.scales <= SCALES_DM ? 1 : 8; /* blocks with one record */
+	const enum cpu_values values = w->layout.values;
+	const enum cpu_scales scales = w->layout.scales;
+	const uint32_t per = dtype_info(w->dtype)->block_elements / 32; /* of the file's blocks */
 
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
+		uint8_t *s = group + (layout_record(values, scales, group, b) - group);
+		uint8_t *block = group + (layout_block(values, scales, group, b) - group);
 		uint8_t v[8][64];
 
+		if (scales == SCALES_D)
+			s += b % 2 * 32;
 		memset(v, 0, sizeof(v));
 		for (uint32_t r = 0; r < n; r++) {
 			const uint8_t *p = file_block(w->dtype, rows + r * row_bytes, b);
@@ -200,10 +204,9 @@ static void quants_pack(
 			for (int j = 0; j < 8; j++)
 				memcpy(&v[j][4 * r], row + 4 * j, 4);
 			if (b % per == 0)
-				scales_write(w->dtype, p, r,
-					group + w->scales_offset + b / per * scales_step);
+				scales_write(w->dtype, p, r, s);
 		}
-		planes_write(w->layout.values, v, group + b * values_step);
+		planes_write(values, v, block);
 	}
 }
 

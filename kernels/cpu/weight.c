@@ -54,7 +54,7 @@ int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **re
 		free(w);
 		return refuse(cpu, t, "its bytes do not fit its shape");
 	}
-	w->data = cpu_memory_new(w->bytes);
+	w->data = cpu_slab_take(cpu, w->bytes, &w->slab);
 	if (!w->data) {
 		cpu_no_memory(cpu, t->name ? t->name : "a tensor", w->bytes);
 		free(w);
@@ -71,7 +71,7 @@ void cpu_weight_free(struct backend *b, struct weight *w)
 	(void)b;
 	if (!w)
 		return;
-	cpu_memory_free(w->data, w->bytes);
+	cpu_slab_unref(w->slab);
 	free(w);
 }
 
