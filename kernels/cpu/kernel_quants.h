@@ -15,12 +15,10 @@ LANE int32_t four_bytes(const int8_t *p)
 	return x;
 }
 
-/* Bits `from` … of every byte moved to bit `to`, the rest cleared. */
-LANE struct vi bits_move(struct vi v, int from, int to, uint8_t mask)
+/* Bits `from` … of every byte moved to bit `to`; what stood around them comes along. */
+LANE struct vi bits_shift(struct vi v, int from, int to)
 {
-	const struct vi moved = from >= to ? vi_shr(v, from - to) : vi_shl(v, to - from);
-
-	return vi_and_byte(moved, mask);
+	return from >= to ? vi_shr(v, from - to) : vi_shl(v, to - from);
 }
 
 /* Vector j (0 … 7) of a block as bytes: 16 rows x 4 columns. */
@@ -32,21 +30,22 @@ LANE struct vi values_unpack(const int values, const uint8_t *p, int j)
 	case VALUES_Q4:
 	case VALUES_Q5:
 	case VALUES_Q6:
-		v = bits_move(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0, 0x0f);
+		v = vi_and_byte(bits_shift(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0), 0x0f);
 		if (values == VALUES_Q5)
-			v = vi_or(v, bits_move(vi_load(p + 256), j, 4, 0x10));
+			v = vi_merge(v, bits_shift(vi_load(p + 256), j, 4), 0x10);
 		if (values == VALUES_Q6)
-			v = vi_or(
-				v, bits_move(vi_load(p + 256 + 64 * (j / 4)), j % 4 * 2, 4, 0x30));
+			v = vi_merge(
+				v, bits_shift(vi_load(p + 256 + 64 * (j / 4)), j % 4 * 2, 4), 0x30);
 		return v;
 	case VALUES_Q2:
 	case VALUES_Q3:
-		v = bits_move(vi_load(p + 64 * (j / 4)), j % 4 * 2, 0, 0x03);
+		v = vi_and_byte(bits_shift(vi_load(p + 64 * (j / 4)), j % 4 * 2, 0), 0x03);
 		if (values == VALUES_Q3)
-			v = vi_or(v, bits_move(vi_load(p + 128), j, 2, 0x04));
+			v = vi_merge(v, bits_shift(vi_load(p + 128), j, 2), 0x04);
 		return v;
 	case VALUES_IQ4:
-		v = vi_level(bits_move(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0, 0x0f), iq4_levels);
+		v = vi_level(vi_and_byte(bits_shift(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0), 0x0f),
+			iq4_levels);
 		return BYTE_ZERO ? vi_flip_sign(v) : v;
 	default: return vi_load(p + 64 * j);
 	}
@@ -77,42 +76,50 @@ LANE struct vf lanes_f16(const uint8_t *p)
 	return vf_load_f16((const uint16_t *)(const void *)p);
 }
 
+/* What the blocks of a record have in common: d and -dmin of 256 columns. */
+struct record_scales {
+	struct vf d, min;
+};
+
+LANE struct record_scales record_load(const int scales, const uint8_t *s)
+{
+	struct record_scales r = {vf_set1(0), vf_set1(0)};
+
+	if (SCALES_BLOCKS(scales) == 8)
+		r.d = lanes_f16(s);
+	if (scales == SCALES_K32M || scales == SCALES_K16M)
+		r.min = vf_sub(vf_set1(0), lanes_f16(s + 32));
+	return r;
+}
+
 /* The scales of block i of a record. Products of an f16 and an 8-bit integer are exact. */
-LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_t i)
+LANE struct block_scales scales_load(
+	const int scales, const uint8_t *s, const struct record_scales *record, uint32_t i)
 {
 	struct block_scales r;
-	struct vf min;
 
+	r.m[0] = r.m[1] = vf_set1(0);
 	switch (scales) {
-	case SCALES_D:
-		r.d[0] = r.d[1] = lanes_f16(s + 32 * (size_t)i);
-		r.m[0] = r.m[1] = vf_set1(0);
-		return r;
+	case SCALES_D: r.d[0] = r.d[1] = lanes_f16(s + 32 * (size_t)i); return r;
 	case SCALES_DM:
 		r.d[0] = r.d[1] = lanes_f16(s);
 		r.m[0] = r.m[1] = lanes_f16(s + 32);
 		return r;
 	case SCALES_K32M:
-		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
-		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_u8(s + 64 + 32 * i));
-		r.m[0] = r.m[1] = vf_mul(min, vf_load_u8(s + 64 + 32 * i + 16));
+		r.d[0] = r.d[1] = vf_mul(record->d, vf_load_u8(s + 64 + 32 * i));
+		r.m[0] = r.m[1] = vf_mul(record->min, vf_load_u8(s + 64 + 32 * i + 16));
 		return r;
 	case SCALES_K16:
-		r.d[0] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i));
-		r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 32 * i + 16));
-		r.m[0] = r.m[1] = vf_set1(0);
+		r.d[0] = vf_mul(record->d, vf_load_s8(s + 32 + 32 * i));
+		r.d[1] = vf_mul(record->d, vf_load_s8(s + 32 + 32 * i + 16));
 		return r;
-	case SCALES_K32:
-		r.d[0] = r.d[1] = vf_mul(lanes_f16(s), vf_load_s8(s + 32 + 16 * i));
-		r.m[0] = r.m[1] = vf_set1(0);
-		return r;
+	case SCALES_K32: r.d[0] = r.d[1] = vf_mul(record->d, vf_load_s8(s + 32 + 16 * i)); return r;
 	default:
-		min = vf_sub(vf_set1(0), lanes_f16(s + 32));
 		for (int h = 0; h < 2; h++) {
 			const uint8_t *at = s + 64 + 64 * i + 32 * h;
 
-			r.d[h] = vf_mul(lanes_f16(s), vf_load_u8(at));
-			r.m[h] = vf_mul(min, vf_load_u8(at + 16));
+			r.d[h] = vf_mul(record->d, vf_load_u8(at));
+			r.m[h] = vf_mul(record->min, vf_load_u8(at + 16));
 		}
 		return r;
 	}
@@ -121,8 +128,10 @@ LANE struct block_scales scales_load(const int scales, const uint8_t *s, uint32_
 LANE struct block_scales scales_of(
 	const int values, const int scales, const uint8_t *group, uint32_t b)
 {
-	return scales_load(
-		scales, layout_record(values, scales, group, b), b % SCALES_BLOCKS(scales));
+	const uint8_t *record = layout_record(values, scales, group, b);
+	const struct record_scales rs = record_load(scales, record);
+
+	return scales_load(scales, record, &rs, b % SCALES_BLOCKS(scales));
 }
 
 /* Where the tile's activations of one block stand. */
@@ -202,18 +211,24 @@ LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
 LANE void fused(const int values, const int scales, const int nc, const struct weight *w,
 	uint32_t g, const struct cpu_acts *a, float *out)
 {
-	const uint8_t *group = layout_group(w, g);
+	const uint8_t *record = layout_group(w, g);
+	const uint32_t blocks = w->cols / 32;
 	const int32_t *init = acts_init(a, w->layout.zero);
 	struct vf acc[TILE_COLS];
 
 	for (int c = 0; c < nc; c++)
 		acc[c] = vf_set1(0);
-	for (uint32_t b = 0; b < w->cols / 32; b++) {
-		const struct block_scales bs = scales_of(values, scales, group, b);
-		const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
+	for (uint32_t b = 0; b < blocks; record += RECORD_BYTES(values, scales)) {
+		const struct record_scales rs = record_load(scales, record);
+		const uint8_t *block = record + SCALES_BYTES(scales);
 
-		block_add(values, values_byte(values), scales, nc,
-			layout_block(values, scales, group, b), &bs, &x, acc);
+		for (uint32_t i = 0; i < SCALES_BLOCKS(scales) && b < blocks; i++, b++) {
+			const struct block_scales bs = scales_load(scales, record, &rs, i);
+			const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
+
+			block_add(values, values_byte(values), scales, nc, block, &bs, &x, acc);
+			block += VALUES_BYTES(values);
+		}
 	}
 	for (int c = 0; c < nc; c++)
 		vf_store(out + 16 * c, acc[c]);

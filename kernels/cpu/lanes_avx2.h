@@ -203,16 +203,17 @@ LANE void vi_store(void *p, struct vi a)
 	_mm256_storeu_si256((__m256i *)p + 1, a.hi);
 }
 
-LANE struct vi vi_or(struct vi a, struct vi b)
-{
-	return (struct vi){_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
-}
-
 LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 {
 	const __m256i m = _mm256_set1_epi8((char)mask);
 
 	return (struct vi){_mm256_and_si256(a.lo, m), _mm256_and_si256(a.hi, m)};
+}
+
+LANE struct vi vi_merge(struct vi a, struct vi b, uint8_t mask)
+{
+	b = vi_and_byte(b, mask);
+	return (struct vi){_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
 }
 
 LANE struct vi vi_level(struct vi a, const int8_t table[16])

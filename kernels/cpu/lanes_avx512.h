@@ -166,9 +166,9 @@ LANE void vi_store(void *p, struct vi a)
 	_mm512_storeu_si512(p, a.v);
 }
 
-LANE struct vi vi_or(struct vi a, struct vi b)
+LANE struct vi vi_merge(struct vi a, struct vi b, uint8_t mask)
 {
-	return (struct vi){_mm512_or_si512(a.v, b.v)};
+	return (struct vi){_mm512_ternarylogic_epi32(a.v, b.v, _mm512_set1_epi8((char)mask), 0xf8)};
 }
 
 LANE struct vi vi_and_byte(struct vi a, uint8_t mask)

@@ -226,16 +226,17 @@ LANE void vi_store(void *p, struct vi a)
 	memcpy(p, &a.v, sizeof(a.v));
 }
 
-LANE struct vi vi_or(struct vi a, struct vi b)
-{
-	a.v |= b.v;
-	return a;
-}
-
 /* Every byte of every lane and-ed with mask. */
 LANE struct vi vi_and_byte(struct vi a, uint8_t mask)
 {
 	a.v &= mask * 0x01010101u;
+	return a;
+}
+
+/* Every byte of every lane: a, or-ed with b and-ed with mask. */
+LANE struct vi vi_merge(struct vi a, struct vi b, uint8_t mask)
+{
+	a.v |= b.v & mask * 0x01010101u;
 	return a;
 }
 

@@ -59,8 +59,7 @@ bool layout_size(struct weight *w)
 		break;
 	default:
 		records = (w->cols / 32 + SCALES_BLOCKS(l->scales) - 1) / SCALES_BLOCKS(l->scales);
-		bytes = records * (SCALES_BYTES(l->scales) +
-					  SCALES_BLOCKS(l->scales) * VALUES_BYTES(l->values));
+		bytes = records * RECORD_BYTES(l->values, l->scales);
 	}
 	w->group_bytes = (bytes + 63) / 64 * 64;
 	return !__builtin_mul_overflow((size_t)w->groups, w->group_bytes, &w->bytes);

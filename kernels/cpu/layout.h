@@ -78,14 +78,14 @@ bool layout_size(struct weight *w);
 		: (scales) == SCALES_K32  ? 192u                                                   \
 					  : 320u)
 #define SCALES_BLOCKS(scales) ((scales) == SCALES_D ? 2u : (scales) == SCALES_DM ? 1u : 8u)
+#define RECORD_BYTES(values, scales)                                                               \
+	(SCALES_BYTES(scales) + SCALES_BLOCKS(scales) * VALUES_BYTES(values))
 
 /* The record that block b is in, and the block. */
 static inline const uint8_t *layout_record(
 	enum cpu_values values, enum cpu_scales scales, const uint8_t *group, uint32_t b)
 {
-	const size_t bytes = SCALES_BYTES(scales) + SCALES_BLOCKS(scales) * VALUES_BYTES(values);
-
-	return group + b / SCALES_BLOCKS(scales) * bytes;
+	return group + b / SCALES_BLOCKS(scales) * (size_t)RECORD_BYTES(values, scales);
 }
 static inline const uint8_t *layout_block(
 	enum cpu_values values, enum cpu_scales scales, const uint8_t *group, uint32_t b)
