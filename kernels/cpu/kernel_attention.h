@@ -14,38 +14,63 @@ LANE struct vf kv_load(const int kind, const uint8_t *p, size_t element)
 	return vf_load_bf16((const uint16_t *)(const void *)p + element);
 }
 
-/* p [nc][128] at this page = scale x queries [head_dim][nc] x keys [head_dim][16] */
-LANE void score_tile(const int kind, const int nc, const uint8_t *keys, const float *q,
-	uint32_t head_dim, float scale, float *p)
+/* p [nc][128] at np pages = scale x queries [head_dim][nc] x keys [head_dim][16] of each */
+LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *const *keys,
+	const float *q, uint32_t head_dim, float scale, float *p)
 {
-	struct vf acc[TILE_COLS];
+	struct vf acc[SCORE_PAGES][TILE_COLS];
 
-	for (int c = 0; c < nc; c++)
-		acc[c] = vf_set1(0);
+	for (int i = 0; i < np; i++)
+		for (int c = 0; c < nc; c++)
+			acc[i][c] = vf_set1(0);
 	for (uint32_t d = 0; d < head_dim; d++, q += nc) {
-		const struct vf k = kv_load(kind, keys, (size_t)d * 16);
+#pragma GCC unroll 4
+		for (int i = 0; i < np; i++) {
+			const struct vf k = kv_load(kind, keys[i], (size_t)d * 16);
 
 #pragma GCC unroll 8
-		for (int c = 0; c < nc; c++)
-			acc[c] = vf_fma(k, vf_set1(q[c]), acc[c]);
+			for (int c = 0; c < nc; c++)
+				acc[i][c] = vf_fma(k, vf_set1(q[c]), acc[i][c]);
+		}
 	}
-	for (int c = 0; c < nc; c++)
-		vf_store(p + 128 * c, vf_mul(acc[c], vf_set1(scale)));
+	for (int i = 0; i < np; i++)
+		for (int c = 0; c < nc; c++)
+			vf_store(p + 128 * c + 16 * i, vf_mul(acc[i][c], vf_set1(scale)));
 }
 
+/* Few queries: several pages side by side, to hide the latency of a sum. */
 #define SCORE_CASE(nc)                                                                             \
-	case nc: score_tile(kind, nc, a->k[page], q, a->head_dim, a->scale, p); break;
+	case nc:                                                                                   \
+		if (SCORE_PAGES > 1 && nc * SCORE_PAGES <= SCORE_SUMS &&                           \
+			pages_there(a, page, SCORE_PAGES)) {                                       \
+			score_tile(                                                                \
+				kind, SCORE_PAGES, nc, a->k + page, q, a->head_dim, a->scale, p);  \
+			page += SCORE_PAGES;                                                       \
+		} else {                                                                           \
+			if (a->k[page])                                                            \
+				score_tile(kind, 1, nc, a->k + page, q, a->head_dim, a->scale, p); \
+			page++;                                                                    \
+		}                                                                                  \
+		break;
+
+LANE bool pages_there(const struct cpu_attend *a, uint32_t page, uint32_t n)
+{
+	if (page + n > 8)
+		return false;
+	for (uint32_t i = page; i < page + n; i++)
+		if (!a->k[i])
+			return false;
+	return true;
+}
 
 LANE void scores(const int kind, const struct cpu_attend *a)
 {
 	for (uint32_t c0 = 0; c0 < a->n; c0 += TILE_COLS) {
 		const float *q = a->q + (size_t)c0 * a->head_dim;
 
-		for (uint32_t page = 0; page < 8; page++) {
+		for (uint32_t page = 0; page < 8;) {
 			float *p = a->p + (size_t)c0 * 128 + 16 * page;
 
-			if (!a->k[page])
-				continue;
 			switch (a->n - c0 < TILE_COLS ? a->n - c0 : TILE_COLS) {
 				EACH_TILE(SCORE_CASE)
 			}
@@ -116,21 +141,21 @@ LANE void values(const int kind, const int nq, const struct cpu_attend *a, uint3
 }
 
 /* Together over the positions that all see, each alone before and after them. */
-LANE void values_shared(const int kind, const struct cpu_attend *a, uint32_t c0)
+LANE void values_shared(const int kind, const int nq, const struct cpu_attend *a, uint32_t c0)
 {
 	uint32_t lo = 0, hi = 128;
 
-	for (uint32_t c = c0; c < c0 + TILE_HEADS; c++) {
+	for (uint32_t c = c0; c < c0 + nq; c++) {
 		lo = a->lo[c] > lo ? a->lo[c] : lo;
 		hi = a->hi[c] < hi ? a->hi[c] : hi;
 	}
 	if (lo >= hi)
 		lo = hi = 128;
-	for (uint32_t c = c0; c < c0 + TILE_HEADS; c++)
+	for (uint32_t c = c0; c < c0 + nq; c++)
 		values(kind, 1, a, c, a->lo[c], a->hi[c] < lo ? a->hi[c] : lo);
-	values(kind, TILE_HEADS, a, c0, lo, hi);
+	values(kind, nq, a, c0, lo, hi);
 	if (hi < 128)
-		for (uint32_t c = c0; c < c0 + TILE_HEADS; c++)
+		for (uint32_t c = c0; c < c0 + nq; c++)
 			values(kind, 1, a, c, hi, a->hi[c]);
 }
 
@@ -143,9 +168,14 @@ LANE void attend_kind(const int kind, const struct cpu_attend *a)
 		soften(a, i);
 	memset(a->out, 0, (size_t)a->n * a->padded_dim * sizeof(float));
 	for (; a->n - c >= TILE_HEADS; c += TILE_HEADS)
-		values_shared(kind, a, c);
-	for (; c < a->n; c++)
-		values(kind, 1, a, c, a->lo[c], a->hi[c]);
+		values_shared(kind, TILE_HEADS, a, c);
+	switch (a->n - c) {
+#if TILE_HEADS == 4
+	case 3: values_shared(kind, 3, a, c); break;
+	case 2: values_shared(kind, 2, a, c); break;
+#endif
+	case 1: values(kind, 1, a, c, a->lo[c], a->hi[c]); break;
+	}
 }
 
 static void attend(const struct cpu_attend *a)

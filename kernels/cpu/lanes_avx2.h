@@ -6,15 +6,17 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES_NAME avx2
-#define LANE       static inline __attribute__((always_inline))
-#define TILE_COLS  4
-#define TILE_FUSED 2
-#define TILE_RUN   2
-#define TILE_WIDE  1
-#define TILE_DIMS  2
-#define TILE_HEADS 2
-#define BYTE_ZERO  0 /* bytes are stored signed: vpmaddubsw would saturate on larger ones */
+#define LANES_NAME  avx2
+#define LANE        static inline __attribute__((always_inline))
+#define TILE_COLS   4
+#define TILE_FUSED  2
+#define TILE_RUN    2
+#define TILE_WIDE   1
+#define TILE_DIMS   2
+#define TILE_HEADS  2
+#define SCORE_PAGES 2
+#define SCORE_SUMS  4
+#define BYTE_ZERO   0 /* bytes are stored signed: vpmaddubsw would saturate on larger ones */
 
 struct vf {
 	__m256 lo, hi;

@@ -5,15 +5,17 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#define LANES_NAME avx512
-#define LANE       static inline __attribute__((always_inline))
-#define TILE_COLS  8 /* columns of a matmul tile: 8 sums, 8 dots, 8 scaled dots fit 32 registers */
-#define TILE_FUSED 4 /* up to here weights are unpacked straight into the dot products */
-#define TILE_RUN   4 /* row groups side by side at one column, to hide the latency of a sum */
-#define TILE_WIDE  2 /* the same at more columns */
-#define TILE_DIMS  4 /* vectors of a value row x queries of an attention tile */
-#define TILE_HEADS 4
-#define BYTE_ZERO  128 /* bytes are stored unsigned: vpdpbusd takes them as they are */
+#define LANES_NAME  avx512
+#define LANE        static inline __attribute__((always_inline))
+#define TILE_COLS   8 /* columns of a matmul tile: 8 sums, 8 dots, 8 scaled dots fit 32 registers */
+#define TILE_FUSED  4 /* up to here weights are unpacked straight into the dot products */
+#define TILE_RUN    4 /* row groups side by side at one column, to hide the latency of a sum */
+#define TILE_WIDE   2 /* the same at more columns */
+#define TILE_DIMS   4 /* vectors of a value row x queries of an attention tile */
+#define TILE_HEADS  4
+#define SCORE_PAGES 4 /* pages of keys side by side, as long as their sums are no more than */
+#define SCORE_SUMS  16
+#define BYTE_ZERO   128 /* bytes are stored unsigned: vpdpbusd takes them as they are */
 
 struct vf {
 	__m512 v;

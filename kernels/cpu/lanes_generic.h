@@ -12,15 +12,17 @@
 
 #include "kernels/dtype.h"
 
-#define LANES_NAME generic
-#define LANE       static inline __attribute__((always_inline))
-#define TILE_COLS  4 /* columns of a matmul tile */
-#define TILE_FUSED 2 /* up to here weights are unpacked straight into the dot products */
-#define TILE_RUN   1 /* row groups side by side at one column */
-#define TILE_WIDE  1 /* the same at more columns */
-#define TILE_DIMS  2 /* vectors of a value row x queries of an attention tile */
-#define TILE_HEADS 2
-#define BYTE_ZERO  0 /* bytes are stored signed */
+#define LANES_NAME  generic
+#define LANE        static inline __attribute__((always_inline))
+#define TILE_COLS   4 /* columns of a matmul tile */
+#define TILE_FUSED  2 /* up to here weights are unpacked straight into the dot products */
+#define TILE_RUN    1 /* row groups side by side at one column */
+#define TILE_WIDE   1 /* the same at more columns */
+#define TILE_DIMS   2 /* vectors of a value row x queries of an attention tile */
+#define TILE_HEADS  2
+#define SCORE_PAGES 1 /* pages of keys side by side, as long as their sums are no more than */
+#define SCORE_SUMS  1
+#define BYTE_ZERO   0 /* bytes are stored signed */
 
 /* gcc's and clang's vectors, which they cut into what the processor has. */
 #define LANES_OF(type) type __attribute__((vector_size(16 * sizeof(type))))
