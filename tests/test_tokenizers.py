@@ -574,20 +574,22 @@ def test_mistral_is_its_tokenizer_json(build, mistral_gguf, mistral_merges):
 
 @pytest.mark.reference
 def test_mistral_is_transformers_own(build, mistral_gguf, mistral_merges, tmp_path):
-    """LlamaTokenizer and LlamaTokenizerFast with the settings of Mistral's tokenizer_config.json."""
+    """What AutoTokenizer makes of the files of Zephyr, whose class is LlamaTokenizer: fast and slow."""
     transformers = importlib.import_module("transformers")
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes((MISTRAL / "tokenizer.model.v1").read_bytes())
-    settings = {"legacy": True, "add_bos_token": True, "add_eos_token": False}
-    slow = transformers.LlamaTokenizer(str(path), **settings)
-    fast = transformers.LlamaTokenizerFast(tokenizer_object=mistral_fast(mistral_merges), **settings)
+    from test_hf_tokenizers import zephyr_files
+    path = zephyr_files(tmp_path / "m", mistral_fast(mistral_merges))
+    (path / "config.json").write_text(json.dumps({"model_type": "mistral"}))
+    fast, slow = (transformers.AutoTokenizer.from_pretrained(path, use_fast=use) for use in (True, False))
+    assert (type(fast), type(slow)) == (transformers.LlamaTokenizerFast, transformers.LlamaTokenizer)
     texts = [text for _, text in MANY
              if not any(token in text for token in ("<s>", "</s>", "<unk>"))]
     answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in texts], "--model"))
     assert answers == fast(texts).input_ids
     assert answers == slow(texts).input_ids
     special = special_texts()
-    answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in special], "--trusted"))
+    raws = [text.encode() for text in special]
+    answers = ids_of(run_zeph(build, mistral_gguf, raws, "--trusted"))
+    assert answers == ids_of(run_zeph(build, path, raws, "--trusted"))
     assert answers == fast(special, add_special_tokens=False).input_ids
     assert answers == slow(special, add_special_tokens=False).input_ids
 
