@@ -660,6 +660,21 @@ def test_mistral_instruct_is_mistral_s_own(build, mistral_gguf):
     assert compared >= 7
 
 
+def long_words():
+    """Around the length from which a word's first pairs are sorted (engine/merge.c), and far above."""
+    rng = random.Random(7)
+    kinds = ["abcdefghijklmnopqrstuvwxyz", "etaoinshr", "a", "ab", "aé漢", "0123456789"]
+    return ["".join(rng.choice(letters) for _ in range(n)).encode()
+            for letters in kinds for n in (4094, 4095, 4096, 4097, 20_000)]
+
+
+def test_long_words(build, mistral_gguf, mistral_reference, byte_level, smollm):
+    words = long_words()
+    compare(words, run_zeph(build, mistral_gguf, words), mistral_reference.encode, without_escape)
+    answers = run_zeph(build, byte_level.path, words)
+    assert ids_of(answers) == [smollm.encode(word.decode(), add_special_tokens=False).ids for word in words]
+
+
 # --- how long it takes
 
 @pytest.mark.parametrize("which", ["byte level", "SentencePiece"])
