@@ -124,6 +124,7 @@ static void plan_tensor(struct work *k)
 	struct plan *p = &k->plans[k->n++];
 	const struct source_tensor *t = p->from;
 	struct quantize_source source = {.dtype = t->dtype, .cols = t->dims[0]};
+	uint32_t n_dims = t->n_dims;
 	enum dtype wanted;
 	size_t row_bytes = 0;
 	bool ok;
@@ -131,12 +132,14 @@ static void plan_tensor(struct work *k)
 	source.role = quantize_role_of(p->name, &source.layer);
 	p->to = quantize_mix_type(k->o->mix, &shape, &source, k->o->again, &wanted);
 	quantize_standins_add(&k->standins, wanted, p->to, t->dims[0]);
-	if (t->n_dims == 1 && !k->m->source->gguf)
+	if (source.role == QUANTIZE_KEEP && !k->m->source->gguf) {
 		p->to = DTYPE_F32;
+		n_dims = 1; /* even if the file has [1, n] */
+	}
 	ok = dtype_row_bytes(p->to, t->dims[0], &row_bytes);
 	assert(ok);
 	p->bytes = row_bytes * t->dims[1];
-	p->offset = gguf_write_tensor(k->w, p->name, p->to, t->n_dims, t->dims);
+	p->offset = gguf_write_tensor(k->w, p->name, p->to, n_dims, t->dims);
 	k->total_bytes += p->bytes;
 }
 
@@ -222,7 +225,7 @@ static int plan_tensors(struct work *k)
 static const void *turn(const struct work *k, const struct source_tensor *t)
 {
 	const size_t d = k->m->config.attention.rope_dim;
-	const size_t n = t->n_dims == 1 ? t->dims[0] : t->dims[1], bytes = t->bytes / n;
+	const size_t n = t->dims[1] == 1 ? t->dims[0] : t->dims[1], bytes = t->bytes / n;
 	uint8_t *to = k->turned;
 
 	for (size_t i = 0; i < n; i++) {

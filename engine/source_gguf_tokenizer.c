@@ -171,23 +171,18 @@ const struct gguf_special gguf_specials[] = {{"unk_token", KEY("unknown_token_id
 	{"sep_token", KEY("seperator_token_id")}, {"pad_token", KEY("padding_token_id")},
 	{"cls_token", KEY("cls_token_id")}, {"mask_token", KEY("mask_token_id")}, {NULL, NULL}};
 
-/* What a template may call by name. */
+/* What a template may call by name. Files name tokens that they do not have: those have no text. */
 static int name_specials(
 	const struct gguf *g, struct tokenizer_source *s, const struct model_refusal *why)
 {
 	const struct gguf_special *t;
-	int32_t token = -1;
-	int r;
+	uint64_t token;
 
-	for (t = gguf_specials; t->name; t++) {
-		r = id(g, s, t->key, &token, why);
-		if (r == 0 && token >= 0 &&
+	for (t = gguf_specials; t->name; t++)
+		if (gguf_get_u64(g, t->key, &token) == 0 && token < s->n &&
 			tokenizer_source_name(s, (struct slice){t->name, strlen(t->name)},
 				s->tokens[token].text) < 0)
-			r = model_refuse(why, -ENOMEM, "%s: out of memory", t->key);
-		if (r < 0)
-			return r;
-	}
+			return model_refuse(why, -ENOMEM, "%s: out of memory", t->key);
 	return 0;
 }
 
