@@ -26,7 +26,7 @@ static const char help[] =
 	"  tokenize [TEXT...]       the token ids of the text, or of stdin\n"
 	"      --bos                with the beginning token that the model has\n"
 	"      --special            read <|names|> of control tokens as these tokens\n"
-	"  quantize IN OUT.gguf --type TYPE   a model file in another type (quantize --help)\n"
+	"  quantize IN OUT.gguf --type TYPE   a model in another type (quantize --help)\n"
 	"\n"
 	"  -S, --socket PATH        where the daemon listens (also $ZEPH_SOCKET)\n"
 	"      --json               what the daemon answered, as one JSON object\n"

@@ -38,10 +38,14 @@ void generation_resolve(const struct params *p, const struct params *d,
 		g.temperature = model->temperature;
 	if (!isnan(model->top_p))
 		g.top_p = model->top_p;
+	if (!isnan(model->min_p))
+		g.min_p = model->min_p;
+	if (!isnan(model->typical_p))
+		g.typical_p = model->typical_p;
 	if (!isnan(model->repetition_penalty))
 		g.repetition_penalty = model->repetition_penalty;
-	if (model->top_k)
-		g.top_k = model->top_k;
+	if (model->top_k >= 0)
+		g.top_k = (uint32_t)model->top_k;
 
 	const struct params *layers[] = {d, p};
 	for (int i = 0; i < 2; i++) {

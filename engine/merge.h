@@ -23,8 +23,10 @@ struct merge_candidate {
 struct merger {
 	struct merge_symbol *symbols;
 	struct merge_candidate *heap;
-	uint32_t n, heap_n;
-	size_t capacity; /* symbols; the heap holds twice as many */
+	struct merge_candidate *sorted; /* [capacity] of a long word, what it began with; or NULL */
+	uint32_t n, heap_n, sorted_n;
+	uint32_t sorted_at; /* the next of those */
+	size_t capacity;    /* symbols; the heap holds twice as many */
 };
 
 /* Makes room for n symbols and drops those there were: 0 or -ENOMEM. */

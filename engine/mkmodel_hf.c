@@ -111,10 +111,11 @@ static int write_tokenizer_config(const struct plan *p)
 		return r;
 	source = template_source(t, &len);
 	r = write_json(p->directory, "tokenizer_config.json",
-		json_pack("{s:b, s:b, s:s, s:s%, s:b, s:s, s:s, s:s}", "add_bos_token", pieces,
+		json_pack("{s:b, s:b, s:s, s:s%, s:b, s:s, s:s, s:s, s:s}", "add_bos_token", pieces,
 			"add_eos_token", 0, "bos_token", pieces ? "<s>" : "<|im_start|>",
 			"chat_template", source, len, "clean_up_tokenization_spaces", 0,
-			"eos_token", pieces ? "</s>" : "<|im_end|>", "tokenizer_class",
+			"eos_token", pieces ? "</s>" : "<|im_end|>", "pad_token",
+			pieces ? "</s>" : "<|im_end|>", "tokenizer_class",
 			pieces ? "LlamaTokenizer" : "PreTrainedTokenizerFast", "unk_token",
 			pieces ? "<unk>" : "<|endoftext|>"));
 	template_free(t);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/gguf_model.h"
 #include "engine/mkmodel.h"
 #include "engine/quantize_mix.h"
 
@@ -118,31 +119,26 @@ static void plan_layer(struct plan *p, uint32_t layer)
 #undef NAME
 }
 
-static void write_metadata(struct plan *p)
+static int write_metadata(struct plan *p, const struct model_refusal *why)
 {
 	const struct mkmodel_shape *s = p->options->shape;
-	struct gguf_writer *w = p->writer;
-	char name[128];
+	const uint32_t head = s->dim / s->n_heads;
+	struct model_config c = {.n_layers = s->n_layers,
+		.dim = s->dim,
+		.ffn_dim = s->ffn_dim,
+		.vocab = s->vocab,
+		.context = s->context,
+		.rms_eps = 1e-5f,
+		.rope = {.theta = s->rope_theta},
+		.attention = {.n_heads = s->n_heads,
+			.n_kv_heads = s->n_kv_heads,
+			.head_dim = head,
+			.rope_dim = head,
+			.window = s->window}};
 
-	snprintf(name, sizeof(name), "random %s %s, seed %llu", s->name, p->options->type,
+	snprintf(c.name, sizeof(c.name), "random %s %s, seed %llu", s->name, p->options->type,
 		(unsigned long long)p->options->seed);
-	gguf_write_string(w, "general.architecture", "llama", 5);
-	gguf_write_string(w, "general.type", "model", 5);
-	gguf_write_string(w, "general.name", name, strlen(name));
-	gguf_write_u32(w, "general.file_type", p->mix->file_type);
-	gguf_write_u32(w, "general.quantization_version", 2);
-	gguf_write_u32(w, "llama.block_count", s->n_layers);
-	gguf_write_u32(w, "llama.context_length", s->context);
-	gguf_write_u32(w, "llama.embedding_length", s->dim);
-	gguf_write_u32(w, "llama.feed_forward_length", s->ffn_dim);
-	gguf_write_u32(w, "llama.attention.head_count", s->n_heads);
-	gguf_write_u32(w, "llama.attention.head_count_kv", s->n_kv_heads);
-	gguf_write_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-	if (s->window)
-		gguf_write_u32(w, "llama.attention.sliding_window", s->window);
-	gguf_write_f32(w, "llama.rope.freq_base", s->rope_theta);
-	gguf_write_u32(w, "llama.rope.dimension_count", s->dim / s->n_heads);
-	gguf_write_u32(w, "llama.vocab_size", s->vocab);
+	return gguf_write_config(p->writer, &c, p->mix, why);
 }
 
 __attribute__((format(printf, 4, 5))) static int fail(
@@ -159,6 +155,7 @@ __attribute__((format(printf, 4, 5))) static int fail(
 int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t error_size)
 {
 	const struct mkmodel_shape *s = o->shape;
+	const struct model_refusal why = {error, error_size};
 	struct plan p = {.options = o};
 	char name[16];
 	uint32_t i;
@@ -183,7 +180,9 @@ int mkmodel_write(const struct mkmodel_options *o, int fd, char *error, size_t e
 		r = fail(error, error_size, -ENOMEM, "no memory");
 		goto out;
 	}
-	write_metadata(&p);
+	r = write_metadata(&p, &why);
+	if (r < 0)
+		goto out;
 	r = mkmodel_write_vocabulary(p.writer, s);
 	if (r < 0) {
 		fail(error, error_size, r, "the vocabulary: %s", strerror(-r));

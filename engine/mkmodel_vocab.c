@@ -8,12 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/gguf_model.h"
 #include "engine/mkmodel.h"
+#include "engine/pretokenize.h"
 #include "engine/template.h"
 
 static const char letters[] = "etaoinshrdlucmfwypvbgkjqxz";
 #define N_LETTERS  26
-#define TEXT_BYTES 32 /* the longest token's text and a NUL; a merge fits as well */
+#define TEXT_BYTES 32 /* the longest token's text and a NUL */
 
 struct vocabulary {
 	uint32_t n, n_merges, room;
@@ -182,6 +184,7 @@ int mkmodel_vocabulary(const struct mkmodel_shape *shape, struct tokenizer_sourc
 		.owner = v,
 		.release = vocabulary_free,
 		.ranked = byte_level,
+		.split = byte_level ? pretokenizer_kind(slice_of("smollm")) : NULL,
 		.space_prefix = byte_level ? SPACE_NEVER : SPACE_ALWAYS,
 		.bos = 1,
 		.eos = 2,
@@ -208,84 +211,15 @@ int mkmodel_vocabulary(const struct mkmodel_shape *shape, struct tokenizer_sourc
 			slice_of(v->merges[i][0]), slice_of(v->merges[i][1])};
 	s.n = v->n;
 	s.n_merges = byte_level ? v->n_merges : 0;
+	if (tokenizer_source_name(&s, slice_of("pad_token"), s.tokens[2].text) < 0) {
+		tokenizer_source_done(&s);
+		return -ENOMEM;
+	}
 	*ret = s;
 	return 0;
 }
 
 /* ---- as a GGUF's keys ---- */
-
-static void write_string(struct gguf_writer *w, const char *key, const char *text)
-{
-	gguf_write_string(w, key, text, strlen(text));
-}
-
-static int write_tokens(struct gguf_writer *w, const struct tokenizer_source *s)
-{
-	struct slice *texts = calloc(s->n, sizeof(*texts));
-	int32_t *types = calloc(s->n, sizeof(*types));
-	float *scores = calloc(s->n, sizeof(*scores));
-	int r = texts && types && scores ? 0 : -ENOMEM;
-	uint32_t i;
-
-	for (i = 0; i < s->n && r == 0; i++) {
-		texts[i] = s->tokens[i].text;
-		types[i] = (int32_t)s->tokens[i].kind;
-		scores[i] = s->tokens[i].score;
-	}
-	if (r == 0) {
-		gguf_write_strings(w, "tokenizer.ggml.tokens", texts, s->n);
-		if (!s->byte_level)
-			gguf_write_f32s(w, "tokenizer.ggml.scores", scores, s->n);
-		gguf_write_i32s(w, "tokenizer.ggml.token_type", types, s->n);
-	}
-	free(texts);
-	free(types);
-	free(scores);
-	return r;
-}
-
-static int write_merges(struct gguf_writer *w, const struct tokenizer_source *s)
-{
-	struct slice *lines = calloc(s->n_merges ? s->n_merges : 1, sizeof(*lines));
-	char *text = calloc(s->n_merges ? s->n_merges : 1, 2 * TEXT_BYTES);
-	size_t i;
-
-	for (i = 0; lines && text && i < s->n_merges; i++) {
-		const struct merge_source *m = &s->merges[i];
-		char *line = text + i * 2 * TEXT_BYTES;
-		int len = snprintf(line, 2 * TEXT_BYTES, "%.*s %.*s", (int)m->left.len,
-			m->left.text, (int)m->right.len, m->right.text);
-
-		lines[i] = (struct slice){line, (size_t)len};
-	}
-	if (lines && text)
-		gguf_write_strings(w, "tokenizer.ggml.merges", lines, s->n_merges);
-	i = lines && text;
-	free(lines);
-	free(text);
-	return i ? 0 : -ENOMEM;
-}
-
-static int write_tokenizer(struct gguf_writer *w, const struct tokenizer_source *s)
-{
-	int r;
-
-	write_string(w, "tokenizer.ggml.model", s->byte_level ? "gpt2" : "llama");
-	write_string(w, "tokenizer.ggml.pre", s->byte_level ? "smollm" : "default");
-	r = write_tokens(w, s);
-	if (r == 0 && s->byte_level)
-		r = write_merges(w, s);
-	gguf_write_u32(w, "tokenizer.ggml.bos_token_id", 1);
-	gguf_write_u32(w, "tokenizer.ggml.eos_token_id", 2);
-	gguf_write_u32(w, "tokenizer.ggml.unknown_token_id", 0);
-	gguf_write_u32(w, "tokenizer.ggml.padding_token_id", 2);
-	gguf_write_bool(w, "tokenizer.ggml.add_bos_token", s->adds_bos);
-	if (s->byte_level)
-		gguf_write_bool(w, "tokenizer.ggml.add_space_prefix", false);
-	else
-		gguf_write_bool(w, "tokenizer.ggml.add_eos_token", false);
-	return r;
-}
 
 static int write_template(struct gguf_writer *w, const struct mkmodel_shape *shape)
 {
@@ -307,10 +241,12 @@ static int write_template(struct gguf_writer *w, const struct mkmodel_shape *sha
 int mkmodel_write_vocabulary(struct gguf_writer *w, const struct mkmodel_shape *shape)
 {
 	struct tokenizer_source made = {0};
+	char error[128];
+	const struct model_refusal why = {error, sizeof(error)};
 	int r = shape->from ? 0 : mkmodel_vocabulary(shape, &made);
 
 	if (r == 0)
-		r = write_tokenizer(w, shape->from ? shape->from : &made);
+		r = gguf_write_tokenizer(w, shape->from ? shape->from : &made, shape->vocab, &why);
 	if (r == 0)
 		r = write_template(w, shape);
 	tokenizer_source_done(&made);

@@ -109,7 +109,8 @@ static int read_template(struct model *m, const char *builtin, const struct mode
 		r = 0;
 		goto out;
 	}
-	r = template_new(source.text, source.len, bos, eos, &m->template, m->template_error,
+	r = template_new(source.text, source.len, bos, eos, m->source->tokenizer.specials,
+		m->source->tokenizer.n_specials, &m->template, m->template_error,
 		sizeof(m->template_error));
 	r = r == -ENOMEM ? model_refuse(why, r, "no memory for the template") : 0;
 out:
@@ -212,7 +213,8 @@ int model_open(const char *path, const struct model_options *options, struct mod
 		return r;
 	}
 	read_name(m->source, path, m->config.name, sizeof(m->config.name));
-	tokenizer_source_done(&m->source->tokenizer);
+	if (!options || !options->keeps_tokenizer)
+		tokenizer_source_done(&m->source->tokenizer);
 	*ret = m;
 	return 0;
 }

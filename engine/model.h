@@ -44,10 +44,10 @@ struct model_config {
 	uint64_t tensor_bytes;
 };
 
-/* generation_config's or the file's own; NAN and 0 where it has none. */
+/* generation_config's or the file's own; NAN and -1 where it has none. */
 struct model_defaults {
-	float temperature, top_p, repetition_penalty;
-	uint32_t top_k;
+	float temperature, top_p, min_p, typical_p, repetition_penalty;
+	int32_t top_k;
 };
 
 struct model {
@@ -69,6 +69,7 @@ struct model_options {
 	const char *template_name; /* a built-in's name, or NULL: the file's own */
 	int64_t sliding_window;    /* -1: the file's own */
 	const char *quantize;      /* a mix's name, or NULL: the weights stay what they are */
+	bool keeps_tokenizer;      /* source->tokenizer stays, for who writes it anew */
 };
 
 /* A GGUF file or a Hugging Face directory. Opens and checks everything but the weight values. A
@@ -127,6 +128,9 @@ uint64_t weights_bytes_on(const struct weights *w, const struct backend *b);
  * sines. */
 void rope_table(float *table, uint32_t positions, uint32_t rope_dim, const struct rope *rope,
 	const float *divisors);
+
+/* What the scaling divides each frequency by: divisors [rope_dim / 2]. */
+void rope_divisors(float *divisors, uint32_t rope_dim, const struct rope *rope);
 
 /* YaRN's attention factor, 1 + 0.1 mscale ln factor; 1 up to a factor of 1. */
 double rope_yarn_attention(double factor, double mscale);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/quantize_gguf.h"
+#include "engine/source.h"
 #include "kernels/pool.h"
 
 enum { EXIT_USAGE = 2, EXIT_MODEL = 5 };
@@ -34,7 +35,8 @@ struct watch {
 static void usage(FILE *to)
 {
 	fprintf(to,
-		"usage: zephctl quantize IN.gguf OUT.gguf --type TYPE [options]\n"
+		"usage: zephctl quantize IN OUT.gguf --type TYPE [options]\n"
+		"  IN               a GGUF file, or a Hugging Face directory\n"
 		"  --type TYPE      %s\n"
 		"  --requantize     convert matrices that are quantised already, too: what they\n"
 		"                   lost stays lost, and more comes to it\n"
@@ -96,7 +98,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 	}
 	if (argc - optind != 2)
 		return complain(
-			"two files expected, IN.gguf and OUT.gguf, found %d words", argc - optind);
+			"two names expected, IN and OUT.gguf, found %d words", argc - optind);
 	a->in = argv[optind];
 	a->out = argv[optind + 1];
 	if (!a->options.mix)
@@ -153,20 +155,13 @@ static bool same_file(const char *a, const char *b)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static bool is_directory(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 /* A sentence about matrices that stay as they are, unless the user has asked for that. */
-static int check_source(const struct gguf *g, const struct arguments *a)
+static int check_source(const struct model_source *s, const struct arguments *a)
 {
-	if (a->options.again || dtype_info(a->options.mix->dtype)->block_elements == 1)
+	if (a->options.again)
 		return 0;
-	for (size_t i = 0; i < gguf_n_tensors(g); i++) {
-		const struct gguf_tensor *t = gguf_tensor_at(g, i);
+	for (size_t i = 0; i < s->n_tensors; i++) {
+		const struct source_tensor *t = &s->tensors[i];
 		const struct dtype_info *info = dtype_info(t->dtype);
 
 		if (info->block_elements > 1)
@@ -179,29 +174,19 @@ static int check_source(const struct gguf *g, const struct arguments *a)
 
 static int run(struct arguments *a, struct watch *w)
 {
-	const struct model_options options = {.sliding_window = -1};
+	const struct model_options options = {.sliding_window = -1, .keeps_tokenizer = true};
 	struct quantize_result result;
 	struct model *m = NULL;
-	struct gguf *g = NULL;
 	char error[512], *part = NULL;
 	int fd = -1, r;
 
 	if (same_file(a->in, a->out))
 		return complain("%s: another file than the source expected", a->out);
-	if (is_directory(a->in))
-		return complain(
-			"%s: a GGUF file expected, found a directory; zephd --quantize loads "
-			"those of Hugging Face",
-			a->in);
-	r = gguf_open(a->in, &g, error, sizeof(error));
-	if (r == 0)
-		r = model_open(a->in, &options, &m, error, sizeof(error));
-	if (r < 0) {
-		gguf_close(g);
+	r = model_open(a->in, &options, &m, error, sizeof(error));
+	if (r < 0)
 		return complain("%s: %s", a->in, error);
-	}
 	a->options.again |= dtype_info(a->options.mix->dtype)->block_elements == 1;
-	r = check_source(g, a);
+	r = check_source(m->source, a);
 	if (r == 0 && asprintf(&part, "%s.XXXXXX", a->out) < 0) {
 		part = NULL;
 		r = complain("no memory");
@@ -212,7 +197,7 @@ static int run(struct arguments *a, struct watch *w)
 			r = complain("%s: %s", part, strerror(errno));
 	}
 	if (r == 0) {
-		r = quantize_gguf(m, g, &a->options, fd, &result, error, sizeof(error));
+		r = quantize_gguf(m, &a->options, fd, &result, error, sizeof(error));
 		if (r < 0 && !w->signal)
 			complain("%s: %s", a->out, error);
 		if (r == 0) {
@@ -234,7 +219,6 @@ static int run(struct arguments *a, struct watch *w)
 		close(fd);
 	free(part);
 	model_free(m);
-	gguf_close(g);
 	return r;
 }
 

@@ -1,4 +1,4 @@
-/* A model file written anew in another type. */
+/* A model written anew, as a GGUF in another type. */
 #pragma once
 
 #include "engine/gguf_write.h"
@@ -19,8 +19,9 @@ struct quantize_result {
 	char standins[512]; /* where the mix's own types do not fit, or "" */
 };
 
-/* Writes the file g, of which m was read, to fd: all its metadata but what says how it is stored,
- * its tensors in their order in the types of the mix. A negative errno and a sentence on failure.
+/* Writes m, opened with keeps_tokenizer, to fd. Of a GGUF: all its metadata but what says how it is
+ * stored, its tensors in their order. Of a directory: what its files say in a GGUF's words,
+ * matrices turned as a GGUF has them, vectors in f32. A negative errno and a sentence on failure.
  */
-int quantize_gguf(const struct model *m, const struct gguf *g, const struct quantize_options *o,
-	int fd, struct quantize_result *ret, char *error, size_t error_size);
+int quantize_gguf(const struct model *m, const struct quantize_options *o, int fd,
+	struct quantize_result *ret, char *error, size_t error_size);

@@ -78,6 +78,14 @@ static float frequency(const struct rope *rope, uint32_t i, uint32_t dim)
 	return inv_freq;
 }
 
+void rope_divisors(float *divisors, uint32_t rope_dim, const struct rope *rope)
+{
+	const struct rope plain = {.kind = ROPE_UNSCALED, .theta = rope->theta};
+
+	for (uint32_t i = 0; i < rope_dim / 2; i++)
+		divisors[i] = frequency(&plain, i, rope_dim) / frequency(rope, i, rope_dim);
+}
+
 void rope_table(float *table, uint32_t positions, uint32_t rope_dim, const struct rope *rope,
 	const float *divisors)
 {

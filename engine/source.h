@@ -90,7 +90,8 @@ struct model_source {
 	int32_t end_ids[MODEL_END_TOKENS_MAX / 2];
 	uint32_t n_end_ids;
 
-	void *files; /* the reader's */
+	const struct gguf *gguf; /* the file itself, where it is one */
+	void *files;             /* the reader's */
 	void (*close)(void *files);
 };
 

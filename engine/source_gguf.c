@@ -328,22 +328,30 @@ static int read_defaults(
 	const struct gguf *g, struct model_defaults *ret, const struct model_refusal *why)
 {
 	const float none = NAN;
-	const uint32_t zero = 0;
 	struct model_defaults d;
+	uint32_t top_k;
 	int r;
 
 	if ((r = read_float(g, "general.sampling.temp", &none, 0, 100, &d.temperature, why)) < 0 ||
 		(r = read_float(g, "general.sampling.top_p", &none, 0, 1, &d.top_p, why)) < 0 ||
+		(r = read_float(g, "general.sampling.min_p", &none, 0, 1, &d.min_p, why)) < 0 ||
+		(r = read_float(g, "zeph.sampling.typical_p", &none, 0, 1, &d.typical_p, why)) <
+			0 ||
 		(r = read_float(g, "general.sampling.penalty_repeat", &none, 1e-3, 1e3,
-			 &d.repetition_penalty, why)) < 0 ||
-		(r = read_u32(g, "general.sampling.top_k", &zero, 0, MODEL_VOCAB_MAX, &d.top_k,
-			 why)) < 0)
+			 &d.repetition_penalty, why)) < 0)
 		return r;
+	d.top_k = -1;
+	if (gguf_has(g, "general.sampling.top_k")) {
+		r = read_u32(g, "general.sampling.top_k", NULL, 0, MODEL_VOCAB_MAX, &top_k, why);
+		if (r < 0)
+			return r;
+		d.top_k = (int32_t)top_k;
+	}
 	*ret = d;
 	return 0;
 }
 
-static const struct source_names names = {
+const struct source_names gguf_names = {
 	.fixed = {[TENSOR_EMBED] = "token_embd.weight",
 		[TENSOR_OUTPUT_NORM] = "output_norm.weight",
 		[TENSOR_OUTPUT] = "output.weight",
@@ -387,7 +395,7 @@ static int read_tensors(
 		to->bytes = t->bytes;
 	}
 	s->n_tensors = n;
-	s->names = &names;
+	s->names = &gguf_names;
 	return 0;
 }
 
@@ -407,7 +415,7 @@ static int read_end_ids(
 {
 	static const char *const keys[] = {"tokenizer.ggml.eos_token_id",
 		"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
-	const struct gguf_tensor *embed = gguf_tensor(g, names.fixed[TENSOR_EMBED]);
+	const struct gguf_tensor *embed = gguf_tensor(g, gguf_names.fixed[TENSOR_EMBED]);
 	const uint64_t vocab = embed ? embed->dims[1] : MODEL_VOCAB_MAX;
 	uint64_t v;
 	size_t i;
@@ -441,6 +449,7 @@ int source_read_gguf(struct model_source *s, const char *path, const struct mode
 	if (r < 0)
 		return r;
 	s->files = g;
+	s->gguf = g;
 	s->close = close_gguf;
 	s->metadata[0].text = gguf_metadata(g, &s->metadata[0].len);
 	s->n_metadata = 1;

@@ -10,6 +10,7 @@
 #include "engine/source_gguf.h"
 
 #define KEY(name) "tokenizer.ggml." name
+#define OWN(name) "zeph.tokenizer." name /* gguf_model.c writes them */
 
 static int flag(const struct gguf *g, const char *key, bool standard, bool *ret,
 	const struct model_refusal *why)
@@ -166,6 +167,25 @@ static int read_specials(
 	return 0;
 }
 
+const struct gguf_special gguf_specials[] = {{"unk_token", KEY("unknown_token_id")},
+	{"sep_token", KEY("seperator_token_id")}, {"pad_token", KEY("padding_token_id")},
+	{"cls_token", KEY("cls_token_id")}, {"mask_token", KEY("mask_token_id")}, {NULL, NULL}};
+
+/* What a template may call by name. Files name tokens that they do not have: those have no text. */
+static int name_specials(
+	const struct gguf *g, struct tokenizer_source *s, const struct model_refusal *why)
+{
+	const struct gguf_special *t;
+	uint64_t token;
+
+	for (t = gguf_specials; t->name; t++)
+		if (gguf_get_u64(g, t->key, &token) == 0 && token < s->n &&
+			tokenizer_source_name(s, (struct slice){t->name, strlen(t->name)},
+				s->tokens[token].text) < 0)
+			return model_refuse(why, -ENOMEM, "%s: out of memory", t->key);
+	return 0;
+}
+
 /* "left right"; a part is at least one byte. */
 static int read_merges(
 	const struct gguf *g, struct tokenizer_source *s, const struct model_refusal *why)
@@ -225,10 +245,27 @@ static int read_byte_level(const struct gguf *g, struct tokenizer_source *s, boo
 		return model_refuse(why, -ENOTSUP,
 			KEY("add_space_prefix") ": true is not implemented for byte-level BPE");
 	s->split = kind;
-	s->whole_words = kind->whole_words;
 	s->ranked = true;
 	*ret_adds_bos = kind->adds_bos;
-	return read_merges(g, s, why);
+	r = flag(g, OWN("whole_words"), kind->whole_words, &s->whole_words, why);
+	return r < 0 ? r : read_merges(g, s, why);
+}
+
+/* What only zeph's own conversion of a tokenizer.json says. */
+static int read_own(
+	const struct gguf *g, struct tokenizer_source *s, const struct model_refusal *why)
+{
+	bool first = false;
+	int r;
+
+	if ((r = flag(g, OWN("space_first"), false, &first, why)) < 0 ||
+		(r = flag(g, OWN("space_once"), false, &s->space_once, why)) < 0 ||
+		(r = flag(g, OWN("defined_cuts"), false, &s->cuts_defined, why)) < 0 ||
+		(r = flag(g, OWN("ranked"), false, &s->ranked, why)) < 0)
+		return r;
+	if (first)
+		s->space_prefix = SPACE_FIRST;
+	return s->ranked ? read_merges(g, s, why) : 0;
 }
 
 /* Flags of the normaliser that would change the text: none but the standard is implemented. */
@@ -259,8 +296,10 @@ static int read_sentencepiece(
 		return model_refuse(why, -ENOTSUP,
 			KEY("precompiled_charsmap") ": text normalisation is not implemented");
 	r = flag(g, KEY("add_space_prefix"), true, &value, why);
-	s->space_prefix = r == 0 && value ? SPACE_ALWAYS : SPACE_NEVER;
-	return r;
+	if (r < 0)
+		return r;
+	s->space_prefix = value ? SPACE_ALWAYS : SPACE_NEVER;
+	return read_own(g, s, why);
 }
 
 /* add_bos_token or add_eos_token: what the file says, else the standard of its kind. */
@@ -294,6 +333,7 @@ int source_gguf_tokenizer(
 			(int)(model.len < 80 ? model.len : 80), model.text);
 	if ((r = read_tokens(g, &s, why)) < 0 || (r = read_types(g, &s, why)) < 0 ||
 		(r = read_scores(g, &s, why)) < 0 || (r = read_specials(g, &s, why)) < 0 ||
+		(r = name_specials(g, &s, why)) < 0 ||
 		(r = s.byte_level ? read_byte_level(g, &s, &adds_bos, why)
 				  : read_sentencepiece(g, &s, why)) < 0 ||
 		(r = read_addition(g, KEY("add_bos_token"), adds_bos, s.bos, &s.adds_bos, why)) <

@@ -313,8 +313,8 @@ static int check_generation(const json_t *g, const struct model_refusal *why)
 		double neutral;
 	} numbers[] = {{"num_beams", 1}, {"num_beam_groups", 1}, {"no_repeat_ngram_size", 0},
 		{"encoder_repetition_penalty", 1}, {"penalty_alpha", 0}, {"epsilon_cutoff", 0},
-		{"eta_cutoff", 0}, {"diversity_penalty", 0}, {"min_length", 0}, {"min_p", 0},
-		{"typical_p", 1}, {"guidance_scale", 1}};
+		{"eta_cutoff", 0}, {"diversity_penalty", 0}, {"min_length", 0},
+		{"guidance_scale", 1}};
 	static const char *const lists[] = {"bad_words_ids", "force_words_ids", "suppress_tokens",
 		"begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id",
 		"sequence_bias", "stop_strings", "exponential_decay_length_penalty",
@@ -346,8 +346,9 @@ int hf_read_defaults(struct model_source *s, const struct hf *hf, const struct m
 {
 	const json_t *g = hf->generation;
 	const double none = NAN;
-	const uint32_t zero = 0;
-	double temperature = NAN, top_p = NAN, penalty = NAN;
+	const uint32_t unsaid = UINT32_MAX;
+	double temperature = NAN, top_p = NAN, min_p = NAN, typical_p = NAN, penalty = NAN;
+	uint32_t top_k = unsaid;
 	bool samples = true;
 	int r;
 
@@ -357,14 +358,21 @@ int hf_read_defaults(struct model_source *s, const struct hf *hf, const struct m
 				  &temperature, why)) < 0 ||
 			 (r = json_get_number(g, GENERATION, "top_p", &none, 0, 1, &top_p, why)) <
 				 0 ||
+			 (r = json_get_number(g, GENERATION, "min_p", &none, 0, 1, &min_p, why)) <
+				 0 ||
+			 (r = json_get_number(
+				  g, GENERATION, "typical_p", &none, 0, 1, &typical_p, why)) < 0 ||
 			 (r = json_get_number(g, GENERATION, "repetition_penalty", &none, 1e-3, 1e3,
 				  &penalty, why)) < 0 ||
-			 (r = json_get_u32(g, GENERATION, "top_k", &zero, 0, MODEL_VOCAB_MAX,
-				  &s->defaults.top_k, why)) < 0 ||
+			 (r = json_get_u32(g, GENERATION, "top_k", &unsaid, 0, MODEL_VOCAB_MAX,
+				  &top_k, why)) < 0 ||
 			 (r = read_end_ids(s, g, GENERATION, why)) < 0))
 		return r;
 	s->defaults.temperature = samples ? (float)temperature : 0;
 	s->defaults.top_p = (float)top_p;
+	s->defaults.min_p = (float)min_p;
+	s->defaults.typical_p = (float)typical_p;
+	s->defaults.top_k = (int32_t)top_k;
 	s->defaults.repetition_penalty = (float)penalty;
 	return 0;
 }

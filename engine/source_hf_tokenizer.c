@@ -131,24 +131,53 @@ static int read_special(const struct hf *hf, const char *key, bool required,
 	return 0;
 }
 
-static int read_more_specials(
+/* One of the names that transformers gives a template (special_tokens_map of 4.57), and a token
+ * that is control where the vocabulary has it. */
+static int name_special(struct tokenizer_source *s, const char *name, const char *text,
+	const struct model_refusal *why)
+{
+	int32_t id = text ? hf_find_token(s, text) : -1;
+	int r;
+
+	if (!text)
+		return 0;
+	if (id >= 0 && s->tokens[id].kind != TOKEN_UNKNOWN)
+		s->tokens[id].kind = TOKEN_CONTROL;
+	r = tokenizer_source_name(
+		s, (struct slice){name, strlen(name)}, (struct slice){text, strlen(text)});
+	return r < 0 ? model_refuse(why, r, CONFIG ": no memory") : 0;
+}
+
+/* All but bos_token and eos_token. */
+static int name_specials(
 	const struct hf *hf, struct tokenizer_source *s, const struct model_refusal *why)
 {
+	static const char *const names[] = {
+		"unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+	json_t *extra = json_member(hf->tokenizer_config, "extra_special_tokens"), *token;
 	const json_t *list = setting(hf, "additional_special_tokens");
+	const char *text, *key;
 	size_t i;
+	int r = 0;
+
+	for (i = 0; i < sizeof(names) / sizeof(*names) && r == 0; i++) {
+		text = content(setting(hf, names[i]));
+		if (!text && i == 0 && is_llama(hf, s))
+			text = "<unk>";
+		r = name_special(s, names[i], text, why);
+	}
+	json_object_foreach(extra, key, token) if (r == 0)
+		r = name_special(s, key, content(token), why);
+	if (r < 0)
+		return r;
 
 	if (list && (!json_is_array(list) || json_array_size(list) > HF_SPECIAL_TOKENS_MAX))
 		return model_refuse(why, -EINVAL,
 			CONFIG ": additional_special_tokens: a list of at most %d expected",
 			HF_SPECIAL_TOKENS_MAX);
-	for (i = 0; i < json_array_size(list); i++) {
-		const char *text = content(json_array_get(list, i));
-		int32_t id = text ? hf_find_token(s, text) : -1;
-
-		if (id >= 0)
-			s->tokens[id].kind = TOKEN_CONTROL;
-	}
-	return 0;
+	for (i = 0; i < json_array_size(list) && r == 0; i++)
+		r = name_special(s, "", content(json_array_get(list, i)), why);
+	return r;
 }
 
 /* Where no file names it: Llama's class has a default, and config.json a number. */
@@ -192,7 +221,7 @@ int hf_read_tokenizer(struct hf *hf, struct tokenizer_source *ret, const struct 
 {
 	struct tokenizer_source s = {0};
 	const bool has_model = faccessat(hf->fd, "tokenizer.model", F_OK, 0) == 0;
-	int32_t bos, eos, pad = -1;
+	int32_t bos, eos;
 	json_t *root = NULL;
 	int r = 0;
 
@@ -212,8 +241,7 @@ int hf_read_tokenizer(struct hf *hf, struct tokenizer_source *ret, const struct 
 		(r = read_special(hf, "unk_token", false, &s, &s.unknown, why)) < 0 ||
 		(r = read_special(hf, "bos_token", true, &s, &s.bos, why)) < 0 ||
 		(r = read_special(hf, "eos_token", true, &s, &s.eos, why)) < 0 ||
-		(r = read_special(hf, "pad_token", false, &s, &pad, why)) < 0 ||
-		(r = read_more_specials(hf, &s, why)) < 0)
+		(r = name_specials(hf, &s, why)) < 0)
 		goto out;
 	default_special(hf, "bos_token_id", "<s>", &s, &s.bos);
 	default_special(hf, "eos_token_id", "</s>", &s, &s.eos);

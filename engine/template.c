@@ -18,18 +18,27 @@ struct template
 	const struct jinja_node *body;
 	const char *source;
 	size_t len;
-	const struct jinja_string *bos, *eos;
+	/* The special tokens, trusted: by name, or of the list of those that have none. */
+	struct template_token {
+		const struct jinja_string *name; /* or NULL */
+		const struct jinja_string *text;
+	} * tokens;
+	size_t n_tokens;
 };
 
-/* Texts of special tokens: trusted. */
-static const struct jinja_string *template_token(struct jinja *j, const char *text)
+static void template_token(
+	struct jinja *j, struct template *t, struct slice name, struct slice text)
 {
-	return jinja_text(j, text, strlen(text), true).string;
+	t->tokens[t->n_tokens++] = (struct template_token){
+		name.len > 0 ? jinja_text(j, name.text, name.len, true).string : NULL,
+		jinja_text(j, text.text, text.len, true).string};
 }
 
 int template_new(const char *source, size_t len, const char *bos, const char *eos,
-	struct template **ret, char *error, size_t error_size)
+	const struct special_token *tokens, size_t n_tokens, struct template **ret, char *error,
+	size_t error_size)
 {
+	const struct slice bos_token = {"bos_token", 9}, eos_token = {"eos_token", 9};
 	struct jinja *j;
 	struct template *t;
 	char *copy;
@@ -54,8 +63,11 @@ int template_new(const char *source, size_t len, const char *bos, const char *eo
 		memcpy(copy, source, len);
 		t->source = copy;
 		t->len = len;
-		t->bos = template_token(j, bos);
-		t->eos = template_token(j, eos);
+		t->tokens = jinja_take(j, n_tokens + 2, sizeof(*t->tokens));
+		template_token(j, t, bos_token, (struct slice){bos, strlen(bos)});
+		template_token(j, t, eos_token, (struct slice){eos, strlen(eos)});
+		for (size_t i = 0; i < n_tokens; i++)
+			template_token(j, t, tokens[i].name, tokens[i].text);
 		t->body = jinja_parse(j, copy, len);
 	}
 	t->arena = j->arena;
@@ -116,6 +128,23 @@ static void template_define(struct jinja *j, const char *name, struct jinja_valu
 	jinja_set(j, j->globals, jinja_literal(j, name).string, v);
 }
 
+static void template_define_tokens(struct jinja *j, const struct template *t)
+{
+	struct jinja_value list = jinja_list_new(j, JINJA_PLAIN, t->n_tokens);
+	size_t i, unnamed = 0;
+
+	for (i = 0; i < t->n_tokens; i++) {
+		if (t->tokens[i].name) {
+			jinja_set(j, j->globals, t->tokens[i].name, jinja_from(t->tokens[i].text));
+		} else {
+			jinja_list_add(j, list, jinja_from(t->tokens[i].text));
+			unnamed++;
+		}
+	}
+	if (unnamed > 0)
+		template_define(j, "additional_special_tokens", list);
+}
+
 void rendering_done(struct rendering *r)
 {
 	free(r->text);
@@ -168,10 +197,9 @@ int template_render(const struct template *t, const struct chat_message *message
 
 		j->globals = jinja_scope_new(j, NULL);
 		jinja_define_functions(j, j->globals);
+		template_define_tokens(j, t);
 		template_define(j, "messages", template_messages(j, messages, n_messages));
 		template_define(j, "add_generation_prompt", jinja_bool(add_generation_prompt));
-		template_define(j, "bos_token", jinja_from(t->bos));
-		template_define(j, "eos_token", jinja_from(t->eos));
 		template_define(j, "tools", jinja_none());
 		template_define(j, "documents", jinja_none());
 		out = jinja_run(j, t->body);

@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "engine/tokenizer.h"
+#include "engine/tokenizer_source.h"
 
 struct chat_message {
 	const char *role;
@@ -21,10 +22,12 @@ struct chat_message {
 
 struct template;
 
-/* Compiles a template's source. bos and eos are the texts of those tokens ("" if none). -EINVAL
- * with the line and what is wrong; -ENOTSUP for a construct that is not implemented, by name. */
+/* Compiles a template's source. tokens: what it may name beside bos_token and eos_token, whose
+ * texts are bos and eos ("" if none). -EINVAL with the line and what is wrong; -ENOTSUP for a
+ * construct that is not implemented, by name. */
 int template_new(const char *source, size_t len, const char *bos, const char *eos,
-	struct template **ret, char *error, size_t error_size);
+	const struct special_token *tokens, size_t n_tokens, struct template **ret, char *error,
+	size_t error_size);
 
 /* A built-in by name: zephyr, mistral-instruct, chatml, llama-2, llama-3. -ENOENT for another name.
  */

@@ -90,7 +90,7 @@ int template_new_builtin(const char *name, const char *bos, const char *eos, str
 	for (i = 0; i < sizeof(builtins) / sizeof(builtins[0]); i++)
 		if (strcmp(builtins[i].name, name) == 0)
 			return template_new(builtins[i].source, strlen(builtins[i].source), bos,
-				eos, ret, error, error_size);
+				eos, NULL, 0, ret, error, error_size);
 	snprintf(error, error_size,
 		"no template is named '%.64s': there are chatml, llama-2, llama-3, "
 		"mistral-instruct and zephyr",

@@ -35,9 +35,24 @@ void tokenizer_source_done(struct tokenizer_source *s)
 {
 	free(s->tokens);
 	free(s->merges);
+	free(s->specials);
 	if (s->owner)
 		s->release(s->owner);
 	*s = (struct tokenizer_source){0};
+}
+
+int tokenizer_source_name(struct tokenizer_source *s, struct slice name, struct slice text)
+{
+	struct special_token *more;
+
+	if (text.len == 0)
+		return 0;
+	more = reallocarray(s->specials, s->n_specials + 1, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	more[s->n_specials++] = (struct special_token){name, text};
+	s->specials = more;
+	return 0;
 }
 
 int tokenizer_new(

@@ -27,6 +27,12 @@ struct merge_source {
 	struct slice left, right; /* as the tokens' texts */
 };
 
+/* A name that templates have for a token's text. */
+struct special_token {
+	struct slice name; /* "pad_token"; len 0: one of additional_special_tokens */
+	struct slice text;
+};
+
 /* Where SentencePiece's space goes in front. */
 enum space_prefix {
 	SPACE_NEVER,
@@ -49,8 +55,13 @@ struct tokenizer_source {
 			      one may get a space in front */
 	int32_t bos, eos, unknown; /* -1: none */
 	bool adds_bos, adds_eos;
+	struct special_token *specials; /* [n_specials] but bos_token and eos_token */
+	size_t n_specials;
 	const char *tokens_name, *merges_name; /* for messages */
 	void *owner;                           /* of the texts; NULL: somebody else */
 	void (*release)(void *owner);
 };
 void tokenizer_source_done(struct tokenizer_source *s); /* frees and zeroes */
+
+/* Names one more; empty texts say nothing. The bytes must live as long as *s. 0 or -ENOMEM. */
+int tokenizer_source_name(struct tokenizer_source *s, struct slice name, struct slice text);

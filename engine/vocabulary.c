@@ -64,14 +64,18 @@ static uint64_t vocabulary_hash(const char *s, size_t n)
 int32_t vocabulary_find(const struct vocabulary *v, const char *key, size_t len)
 {
 	size_t mask = v->n_slots - 1, i;
+	uint64_t hash;
 
 	if (len == 0 || len > v->key_bytes_max)
 		return -1;
-	for (i = vocabulary_hash(key, len) & mask; v->slots[i]; i = (i + 1) & mask) {
-		const struct slice *found = &v->tokens[v->slots[i] - 1].key;
+	hash = vocabulary_hash(key, len);
+	for (i = hash & mask; v->slots[i]; i = (i + 1) & mask) {
+		const uint32_t id = (uint32_t)(v->slots[i] >> 32) - 1;
+		const struct slice *found = &v->tokens[id].key;
 
-		if (found->len == len && memcmp(found->text, key, len) == 0)
-			return (int32_t)(v->slots[i] - 1);
+		if ((uint32_t)v->slots[i] == (uint32_t)(hash >> 32) && found->len == len &&
+			memcmp(found->text, key, len) == 0)
+			return (int32_t)id;
 	}
 	return -1;
 }
@@ -80,15 +84,16 @@ int32_t vocabulary_find(const struct vocabulary *v, const char *key, size_t len)
 static void vocabulary_enter(struct vocabulary *v, uint32_t id)
 {
 	const struct slice *key = &v->tokens[id].key;
+	const uint64_t hash = vocabulary_hash(key->text, key->len);
 	size_t mask = v->n_slots - 1, i;
 
 	if (key->len > v->key_bytes_max)
 		v->key_bytes_max = key->len;
 	if (vocabulary_find(v, key->text, key->len) >= 0)
 		return;
-	for (i = vocabulary_hash(key->text, key->len) & mask; v->slots[i];)
+	for (i = hash & mask; v->slots[i];)
 		i = (i + 1) & mask;
-	v->slots[i] = id + 1;
+	v->slots[i] = (uint64_t)(id + 1) << 32 | hash >> 32;
 }
 
 int32_t lexicon_match(const struct lexicon *l, const struct vocabulary *v, const char *s, size_t n)

@@ -25,13 +25,15 @@ struct vocabulary {
 	bool byte_level;      /* keys are bytes; otherwise SentencePiece text, spaces as U+2581 */
 	struct token *tokens; /* [n] */
 	uint32_t n;
-	char *arena;            /* the texts */
-	uint32_t *slots;        /* [n_slots] id + 1 or 0, by hash of the key; control not in it */
-	size_t n_slots;         /* a power of two, at least 2 n */
-	size_t key_bytes_max;   /* of the longest key in slots */
-	struct lexicon control; /* control and unknown tokens: for trusted text */
-	struct lexicon defined; /* user-defined tokens: for any text */
-	int32_t byte_ids[256];  /* the token of one byte, or -1 */
+	char *arena; /* the texts */
+	/* [n_slots] by hash of the key, control not in it; 0, or id + 1 above the hash's upper
+	 * half: what is not there is seldom looked up further. */
+	uint64_t *slots;
+	size_t n_slots;            /* a power of two, at least 2 n */
+	size_t key_bytes_max;      /* of the longest key in slots */
+	struct lexicon control;    /* control and unknown tokens: for trusted text */
+	struct lexicon defined;    /* user-defined tokens: for any text */
+	int32_t byte_ids[256];     /* the token of one byte, or -1 */
 	int32_t bos, eos, unknown; /* -1: none */
 	bool has_unused;
 };

@@ -32,12 +32,12 @@ def bf16(x):
 STORED = {"F32": lambda x: x.astype("<f4"), "F16": lambda x: x.astype("<f2"), "BF16": bf16}
 
 
-def weights(biases=False, tied=False, seed=1):
+def weights(biases=False, tied=False, seed=1, vocab=VOCAB):
     """{name: f32 array}, with values that bfloat16 and binary16 hold exactly."""
     draw = numpy.random.Generator(numpy.random.PCG64(seed))
-    shapes = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    shapes = {"model.embed_tokens.weight": (vocab, HIDDEN), "model.norm.weight": (HIDDEN,)}
     if not tied:
-        shapes["lm_head.weight"] = (VOCAB, HIDDEN)
+        shapes["lm_head.weight"] = (vocab, HIDDEN)
     q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
     for layer in range(LAYERS):
         rows = {"self_attn.q_proj": (q, HIDDEN), "self_attn.k_proj": (kv, HIDDEN),

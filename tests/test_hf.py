@@ -219,7 +219,8 @@ def tokenizer():
     made = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
     letters = "\u2581abcdefghijklmnopqrstuvwxyz.?"
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | {c: 3 + i for i, c in enumerate(letters)}
-    made |= {"added_tokens": [{"id": i, "content": t, "special": True}
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    made |= {"added_tokens": [{"id": i, "content": t, "special": True} | flags
                               for i, t in enumerate(["<unk>", "<s>", "</s>"])],
              "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first",
                                "split": False}}
@@ -248,6 +249,41 @@ def test_text_and_chat_are_served(build, tmp_path):
         assert text["tokens"] == ids["tokens"] and text["usage"]["prompt_tokens"] == 5
         chat = client.call("chat", messages=[{"role": "user", "content": "hi"}], temperature=0, max_new_tokens=5)
         assert chat["usage"]["prompt_tokens"] == 1 + len("\u2581user hi.")
+
+
+NAMES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "image_token"]
+NAMES_TEMPLATE = "".join(f"{{{{ {name} }}}} {{{{ {name} is defined }}}}|" for name in NAMES) + \
+    "{{ additional_special_tokens | join(',') }}"
+
+
+def named_tokens(path):
+    """A directory whose files name tokens in each of the ways that there are."""
+    return hf_files.directory(
+        path, tokenizer_json=tokenizer(), tokenizer_config_json={
+            "bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False, "rstrip": False,
+                                              "normalized": False, "single_word": False, "__type": "AddedToken"},
+            "unk_token": "<unk>", "pad_token": "</s>", "cls_token": "b", "mask_token": None,
+            "additional_special_tokens": ["x", "y"], "extra_special_tokens": {"image_token": "z"},
+            "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": NAMES_TEMPLATE})
+
+
+NAMED = "<s> True|</s> True|<unk> True| False|</s> True|b True| False|z True|x,y"
+
+
+def test_templates_have_every_special_token_that_is_named(build, tmp_path):
+    directory = named_tokens(tmp_path / "m")
+    with Zephd(build, directory, "--device", "reference") as zephd, zephd.connect() as client:
+        made = client.call("template", messages=[{"role": "user", "content": "</s>"}])
+    assert made["prompt"] == NAMED
+
+
+@pytest.mark.reference
+def test_transformers_gives_templates_those_tokens(tmp_path):
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(named_tokens(tmp_path / "m"))
+    assert found.apply_chat_template([{"role": "user", "content": "</s>"}], tokenize=False,
+                                     add_generation_prompt=True) == NAMED
 
 
 def test_added_tokens_without_a_row_stay_text(build, run, tmp_path):
@@ -324,10 +360,30 @@ def test_llama_is_refused_by_name(run, tmp_path, change, named):
 @pytest.mark.parametrize("change, named", [
     ({"num_beams": 4}, "num_beams"), ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size"),
     ({"suppress_tokens": [1]}, "suppress_tokens"), ({"temperature": "hot"}, "temperature"),
+    ({"min_p": 1.5}, "min_p"), ({"typical_p": "some"}, "typical_p"), ({"epsilon_cutoff": 0.1}, "epsilon_cutoff"),
     ({"eos_token_id": -1}, "eos_token_id")])
 def test_generation_defaults_are_refused_by_name(run, tmp_path, change, named):
     with pytest.raises(ValueError, match=named):
         run(hf_files.directory(tmp_path / "m", generation_config_json=change))
+
+
+def sampling(build, directory, *options, **request):
+    with Zephd(build, directory, "--device", "reference", *options) as zephd, zephd.connect() as client:
+        return client.call("complete", prompt=[1, 7], max_new_tokens=1, **request)["receipt"]["sampling"]
+
+
+def test_generation_defaults_are_below_the_configuration_s_and_the_request_s(build, tmp_path):
+    said = {"temperature": 0.5, "top_k": 0, "top_p": 0.75, "min_p": 0.125, "typical_p": 0.25,
+            "repetition_penalty": 1.5}
+    directory = hf_files.directory(tmp_path / "m", generation_config_json=said)
+    found = sampling(build, directory, min_p=0.25)
+    assert {name: found[name] for name in said} == said | {"min_p": 0.25}
+    (tmp_path / "zephd.conf").write_text("defaults: { typical_p = 0.875; top_k = 7; };\n")
+    found = sampling(build, directory, "--config", tmp_path / "zephd.conf")
+    assert {name: found[name] for name in said} == said | {"typical_p": 0.875, "top_k": 7}
+    found = sampling(build, hf_files.directory(tmp_path / "silent", generation_config_json={
+        "min_p": None, "typical_p": 1.0, "top_k": None}))
+    assert (found["min_p"], found["typical_p"], found["top_k"]) == (0, 1, 50)
 
 
 def test_tensors_are_refused_by_name(run, tmp_path):

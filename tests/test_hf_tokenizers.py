@@ -195,7 +195,7 @@ def test_old_directories_name_added_tokens_in_a_file_of_their_own(build, tmp_pat
     assert 32000 not in run_zeph(build, path, [b"<|im_end|>"])[0][0]
 
 
-def test_the_files_of_zephyr(build, legacy, tmp_path):
+def zephyr_files(path, legacy):
     """tokenizer_config.json and special_tokens_map.json as HuggingFaceH4/zephyr-7b-beta has them."""
     def added(i, text):
         return {str(i): {"content": text, "lstrip": False, "normalized": False, "rstrip": False,
@@ -204,8 +204,8 @@ def test_the_files_of_zephyr(build, legacy, tmp_path):
     legacy.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
     legacy.enable_truncation(2048, direction="left")
-    path = write(
-        tmp_path / "m", legacy, MODEL, added_tokens_decoder=added(0, "<unk>") | added(1, "<s>") | added(2, "</s>"),
+    write(
+        path, legacy, MODEL, added_tokens_decoder=added(0, "<unk>") | added(1, "<s>") | added(2, "</s>"),
         additional_special_tokens=["<unk>", "<s>", "</s>"], bos_token="<s>", clean_up_tokenization_spaces=False,
         eos_token="</s>", legacy=True, model_max_length=1000000000000000019884624838656, pad_token="</s>",
         sp_model_kwargs={}, spaces_between_special_tokens=False, tokenizer_class="LlamaTokenizer",
@@ -214,6 +214,11 @@ def test_the_files_of_zephyr(build, legacy, tmp_path):
         "additional_special_tokens": ["<unk>", "<s>", "</s>"], "bos_token": "<s>", "eos_token": "</s>",
         "pad_token": "</s>", "unk_token": "<unk>"}))
     (path / "added_tokens.json").write_text(json.dumps({"</s>": 2, "<s>": 1, "<unk>": 0}))
+    return path
+
+
+def test_the_files_of_zephyr(build, legacy, tmp_path):
+    path = zephyr_files(tmp_path / "m", legacy)
     text = "<|user|>\nHi there</s>\n<|assistant|>\n"
     ids = run_zeph(build, path, [text.encode()], "--trusted", "--model")[0][0]
     assert ids == legacy.encode(text).ids and ids[0] == 1 and ids.count(2) == 1

@@ -125,7 +125,7 @@ def test_metadata_of_the_byte_level_model(make):
     assert found["llama.block_count"] == 2
     assert found["llama.embedding_length"] == 64
     assert found["llama.attention.head_count_kv"] == 2
-    assert "llama.attention.sliding_window" not in found
+    assert found["llama.attention.sliding_window"] == 0
     assert found["tokenizer.ggml.model"] == "gpt2"
     tokens, merges = found["tokenizer.ggml.tokens"], found["tokenizer.ggml.merges"]
     assert len(tokens) == len(set(tokens)) == found["llama.vocab_size"] == 512

@@ -134,7 +134,7 @@ def test_what_cannot_be_quantised_is_refused_by_name(build, model, sources, tmp_
     assert "missing.gguf" in quantize(build, tmp_path / "missing.gguf", out, "q8_0", check=5)
     assert "another file" in quantize(build, sources["deep"], sources["deep"], "q8_0", check=5)
     assert "No such file" in quantize(build, sources["deep"], tmp_path / "no/out.gguf", "q8_0", check=5)
-    assert "found a directory" in quantize(build, tmp_path, out, "q8_0", check=5)
+    assert "no config.json" in quantize(build, tmp_path, out, "q8_0", check=5)
     assert leftovers(tmp_path) == []
 
 

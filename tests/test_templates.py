@@ -283,6 +283,18 @@ def test_special_token_variables_are_trusted(zeph):
         assert all(trusted for _, trusted in typed_spans(zeph, f"{{{{ {expression} }}}}", []))
 
 
+SPECIAL = {"unk_token": "<unk>", "pad_token": "</s>", "image_token": "<image>", "messages": "not these",
+           "additional_special_tokens": ["<a>", "<b>"]}
+
+
+def test_every_named_token_is_a_variable_and_trusted(zeph):
+    source = ("{{ unk_token ~ pad_token ~ image_token ~ messages[0].content ~ additional_special_tokens[1] }}"
+              "{{ additional_special_tokens | join(',') }} {{ cls_token is defined }} {{ cls_token }}")
+    answer = zeph.ask(template=source, messages=[message("user", "typed")], tokens=SPECIAL, bos="<s>")
+    assert answer["text"] == "<unk></s><image>typed<b><a>,<b> False "
+    assert answer["spans"] == [[16, True], [5, False], [17, True]]
+
+
 # --- the built-in ones
 
 BUILT_IN = {"zephyr": "zephyr-7b-beta", "mistral-instruct": "mistral-7b-instruct-v0.2",

@@ -574,20 +574,22 @@ def test_mistral_is_its_tokenizer_json(build, mistral_gguf, mistral_merges):
 
 @pytest.mark.reference
 def test_mistral_is_transformers_own(build, mistral_gguf, mistral_merges, tmp_path):
-    """LlamaTokenizer and LlamaTokenizerFast with the settings of Mistral's tokenizer_config.json."""
+    """What AutoTokenizer makes of the files of Zephyr, whose class is LlamaTokenizer: fast and slow."""
     transformers = importlib.import_module("transformers")
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes((MISTRAL / "tokenizer.model.v1").read_bytes())
-    settings = {"legacy": True, "add_bos_token": True, "add_eos_token": False}
-    slow = transformers.LlamaTokenizer(str(path), **settings)
-    fast = transformers.LlamaTokenizerFast(tokenizer_object=mistral_fast(mistral_merges), **settings)
+    from test_hf_tokenizers import zephyr_files
+    path = zephyr_files(tmp_path / "m", mistral_fast(mistral_merges))
+    (path / "config.json").write_text(json.dumps({"model_type": "mistral"}))
+    fast, slow = (transformers.AutoTokenizer.from_pretrained(path, use_fast=use) for use in (True, False))
+    assert (type(fast), type(slow)) == (transformers.LlamaTokenizerFast, transformers.LlamaTokenizer)
     texts = [text for _, text in MANY
              if not any(token in text for token in ("<s>", "</s>", "<unk>"))]
     answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in texts], "--model"))
     assert answers == fast(texts).input_ids
     assert answers == slow(texts).input_ids
     special = special_texts()
-    answers = ids_of(run_zeph(build, mistral_gguf, [text.encode() for text in special], "--trusted"))
+    raws = [text.encode() for text in special]
+    answers = ids_of(run_zeph(build, mistral_gguf, raws, "--trusted"))
+    assert answers == ids_of(run_zeph(build, path, raws, "--trusted"))
     assert answers == fast(special, add_special_tokens=False).input_ids
     assert answers == slow(special, add_special_tokens=False).input_ids
 
@@ -656,6 +658,21 @@ def test_mistral_instruct_is_mistral_s_own(build, mistral_gguf):
         assert answer["tokens"] == wanted, messages
         compared += 1
     assert compared >= 7
+
+
+def long_words():
+    """Around the length from which a word's first pairs are sorted (engine/merge.c), and far above."""
+    rng = random.Random(7)
+    kinds = ["abcdefghijklmnopqrstuvwxyz", "etaoinshr", "a", "ab", "aé漢", "0123456789"]
+    return ["".join(rng.choice(letters) for _ in range(n)).encode()
+            for letters in kinds for n in (4094, 4095, 4096, 4097, 20_000)]
+
+
+def test_long_words(build, mistral_gguf, mistral_reference, byte_level, smollm):
+    words = long_words()
+    compare(words, run_zeph(build, mistral_gguf, words), mistral_reference.encode, without_escape)
+    answers = run_zeph(build, byte_level.path, words)
+    assert ids_of(answers) == [smollm.encode(word.decode(), add_special_tokens=False).ids for word in words]
 
 
 # --- how long it takes

@@ -88,8 +88,31 @@ static json_t *rendered(const struct tokenizer *t, const struct rendering *r)
 	return out;
 }
 
+/* "tokens": {name: text, additional_special_tokens: [text, …]}; room for 32. */
+static size_t tokens_from(const json_t *request, struct special_token *tokens)
+{
+	json_t *all = json_object_get(request, "tokens"), *value, *one;
+	const char *name;
+	size_t n = 0, i;
+
+	json_object_foreach(all, name, value)
+	{
+		if (json_is_string(value) && n < 32)
+			tokens[n++] = (struct special_token){{name, strlen(name)},
+				{json_string_value(value), json_string_length(value)}};
+		json_array_foreach(value, i, one)
+		{
+			if (n < 32)
+				tokens[n++] = (struct special_token){
+					{"", 0}, {json_string_value(one), json_string_length(one)}};
+		}
+	}
+	return n;
+}
+
 static json_t *answer(const struct tokenizer *tokenizer, const json_t *request)
 {
+	struct special_token tokens[32];
 	const json_t *messages = json_object_get(request, "messages");
 	const json_t *source = json_object_get(request, "template");
 	size_t n = json_array_size(messages), i;
@@ -102,7 +125,8 @@ static json_t *answer(const struct tokenizer *tokenizer, const json_t *request)
 
 	if (source)
 		r = template_new(json_string_value(source), json_string_length(source),
-			text_of(request, "bos"), text_of(request, "eos"), &t, error, sizeof(error));
+			text_of(request, "bos"), text_of(request, "eos"), tokens,
+			tokens_from(request, tokens), &t, error, sizeof(error));
 	else
 		r = template_new_builtin(text_of(request, "builtin"), text_of(request, "bos"),
 			text_of(request, "eos"), &t, error, sizeof(error));

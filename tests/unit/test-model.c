@@ -215,7 +215,7 @@ static void a_plain_file_is_read(void **state)
 	assert_int_equal(m->n_end_tokens, 0);
 	assert_string_equal(m->window_note, "");
 	assert_true(isnan(m->defaults.temperature) && isnan(m->defaults.top_p));
-	assert_int_equal(m->defaults.top_k, 0);
+	assert_int_equal(m->defaults.top_k, -1);
 	model_free(m);
 }
 

@@ -166,7 +166,7 @@ static bool check(const char *source, size_t len, size_t n_messages)
 	size_t i, sum = 0;
 	int r;
 
-	r = template_new(source, len, "<s>", "</s>", &t, error, sizeof(error));
+	r = template_new(source, len, "<s>", "</s>", NULL, 0, &t, error, sizeof(error));
 	if (r < 0) {
 		assert_true(r == -EINVAL || r == -ENOTSUP);
 		assert_true(error[0] && !t);

@@ -24,7 +24,7 @@ static int try(const char *source, size_t len, char *error, size_t size)
 	int r;
 
 	error[0] = 0;
-	r = template_new(source, len, "<s>", "</s>", &t, error, size);
+	r = template_new(source, len, "<s>", "</s>", NULL, 0, &t, error, size);
 	if (r < 0) {
 		assert_null(t);
 		return r;
