@@ -247,6 +247,8 @@ int placement_load(const struct model *m, const struct placement_options *p, int
 
 	if (l.o.context == 0 || l.o.context > m->config.context)
 		l.o.context = m->config.context;
+	if (kv_type >= 0 && !kv_type_check(&m->config, (enum dtype)kv_type, error, error_size))
+		return -EINVAL;
 	r = device_open(&p->device, &l.placement.backends[0], &l.found, error, error_size);
 	if (r < 0)
 		return r;

@@ -21,9 +21,10 @@ struct weight {
 
 struct kv {
 	struct kv_shape shape;
-	size_t row_bytes;  /* head_dim elements */
+	size_t row_bytes;  /* head_dim elements, without their scales */
 	size_t page_bytes; /* of one layer */
-	uint8_t *data;     /* [n_layers, n_pages, 2 (keys, values), n_kv_heads, 16, head_dim] */
+	uint8_t *data;     /* [n_layers, n_pages, 2 (keys, values), n_kv_heads, 16, head_dim]; Q8_0:
+			      behind a head's rows their scales, f16 [16, head_dim / 32] */
 };
 
 /* Consecutive rows of one sequence; attention.cu does some of them together. */
@@ -48,7 +49,7 @@ struct arena {
 
 /* Launches are compared byte by byte: the structs that kernels take have no padding (`none` stands
  * in its place, zero). */
-#define LAUNCH_ARGS 320
+#define LAUNCH_ARGS 448
 
 struct launch {
 	const void *kernel;
