@@ -122,6 +122,8 @@ static bool sizes_of(enum dtype dtype, struct packed_sizes *ret)
 		SIZES(DTYPE_Q4_K);
 		SIZES(DTYPE_Q5_K);
 		SIZES(DTYPE_Q6_K);
+		SIZES(DTYPE_IQ4_NL);
+		SIZES(DTYPE_IQ4_XS);
 #undef SIZES
 	default: return false;
 	}

@@ -140,10 +140,11 @@ static void generate(
 }
 
 /* Keys and values of the first pages of a slot, all layers. */
-static uint8_t *pages_of(struct loaded *l, uint32_t slot, uint32_t n_positions, size_t *ret_bytes)
+static uint8_t *pages_of(struct loaded *l, enum dtype kv_dtype, uint32_t slot, uint32_t n_positions,
+	size_t *ret_bytes)
 {
 	const struct model_config *c = &l->model->config;
-	const size_t bytes = kv_page_bytes(c, DTYPE_F16) / c->n_layers;
+	const size_t bytes = kv_page_bytes(c, kv_dtype) / c->n_layers;
 	const uint32_t n = n_positions / KV_PAGE_TOKENS; /* whole pages */
 	uint8_t *all = malloc(bytes * n * c->n_layers + 1);
 
@@ -164,22 +165,25 @@ static uint8_t *pages_of(struct loaded *l, uint32_t slot, uint32_t n_positions, 
 static void the_tokens_are_the_reference_s(void **state)
 {
 	static const char *types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
-		"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m"};
+		"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m", "iq4_nl", "iq4_xs"};
+	static const enum dtype kv_types[] = {DTYPE_F16, DTYPE_Q8_0, DTYPE_BF16};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
 		/* with and without a window that ends within the prompt, with tensor cores and
 		 * without */
 		const struct mkmodel_shape *s = i % 2 ? &windowed : &shape;
+		const enum dtype kv = kv_types[i % 3];
+		const uint32_t n = i % 2 ? 30 : 12;
 		struct loaded ours, reference;
 		int32_t got[STEPS], want[STEPS];
 		struct backend *b;
 
 		assert_int_equal(backend_new_reference(1, &b), 0);
-		load(&reference, b, s, types[i], DTYPE_F16);
+		load(&reference, b, s, types[i], kv);
 		assert_int_equal(make_cuda(i / 2 % 2 ? 75 : 80, ACTIVATIONS_EXACT, &b), 0);
-		load(&ours, b, s, types[i], DTYPE_F16);
-		generate(&reference, 30, 30, want, NULL);
-		generate(&ours, 30, 30, got, NULL);
+		load(&ours, b, s, types[i], kv);
+		generate(&reference, n, n, want, NULL);
+		generate(&ours, n, n, got, NULL);
 		assert_memory_equal(got, want, sizeof(want));
 		unload(&ours);
 		unload(&reference);
@@ -194,10 +198,11 @@ static void bits_depend_on_the_tokens_alone(void **state)
 		const char *type;
 		int arch;
 		enum activations activations;
+		enum dtype kv;
 	} cases[] = {
-		{"q4_k_m", 90, ACTIVATIONS_FAST},
-		{"bf16", 86, ACTIVATIONS_EXACT},
-		{"q4_0", 61, ACTIVATIONS_FAST},
+		{"q4_k_m", 90, ACTIVATIONS_FAST, DTYPE_F16},
+		{"bf16", 86, ACTIVATIONS_EXACT, DTYPE_Q8_0},
+		{"q4_0", 61, ACTIVATIONS_FAST, DTYPE_F16},
 	};
 	static const uint32_t chunks[] = {0, PROMPT};
 
@@ -210,12 +215,12 @@ static void bits_depend_on_the_tokens_alone(void **state)
 		struct backend *b;
 
 		assert_int_equal(make_cuda(cases[i].arch, cases[i].activations, &b), 0);
-		load(&l, b, &shape, cases[i].type, DTYPE_F16);
+		load(&l, b, &shape, cases[i].type, cases[i].kv);
 		for (size_t k = 0; k < sizeof(chunks) / sizeof(*chunks); k++) {
 			int32_t again[STEPS];
 
 			generate(&l, PROMPT, chunks[k], k == 0 ? tokens : again, got);
-			pages = pages_of(&l, 0, PROMPT + STEPS, &bytes);
+			pages = pages_of(&l, cases[i].kv, 0, PROMPT + STEPS, &bytes);
 			if (k == 0) {
 				memcpy(want, got, sizeof(want));
 				want_pages = pages;
@@ -255,7 +260,7 @@ static void bits_depend_on_the_tokens_alone(void **state)
 			others[0] = next[SLOTS - 1];
 		}
 		assert_same_bits(got + (SLOTS - 1) * VOCAB, want, VOCAB, cases[i].type);
-		pages = pages_of(&l, SLOTS - 1, PROMPT + STEPS, &bytes);
+		pages = pages_of(&l, cases[i].kv, SLOTS - 1, PROMPT + STEPS, &bytes);
 		assert_memory_equal(pages, want_pages, bytes);
 		free(pages);
 		free(want_pages);
@@ -284,6 +289,34 @@ static void decoding_is_one_launch_a_step(void **state)
 	assert_int_equal(after.graphs, 0);
 	assert_int_equal(after.device_bytes, 0);
 	assert_int_equal(after.pinned_bytes, 0);
+}
+
+/* Launches of one row's step. */
+static size_t launches_of(const char *type, uint32_t n_layers)
+{
+	struct mkmodel_shape s = shape;
+	struct shim_statistics before, after;
+	struct rows r = {0};
+	int32_t token = 1;
+	struct loaded l;
+	struct backend *b;
+
+	s.n_layers = n_layers;
+	assert_int_equal(make_cuda(90, ACTIVATIONS_FAST, &b), 0);
+	load(&l, b, &s, type, DTYPE_F16);
+	shim_statistics(&before);
+	rows_add(&r, 0, 0, &token, 1);
+	step(&l, &r, &token, NULL);
+	shim_statistics(&after);
+	unload(&l);
+	return after.launches - before.launches;
+}
+
+/* q4_k_m: also where V has another type than Q and K. */
+static void a_layer_is_five_launches(void **state)
+{
+	assert_int_equal(launches_of("bf16", 2) - launches_of("bf16", 1), 5);
+	assert_int_equal(launches_of("q4_k_m", 2) - launches_of("q4_k_m", 1), 5);
 }
 
 static void the_upload_s_memory_is_given_back(void **state)
@@ -404,6 +437,7 @@ int main(void)
 		cmocka_unit_test(the_tokens_are_the_reference_s),
 		cmocka_unit_test(bits_depend_on_the_tokens_alone),
 		cmocka_unit_test(decoding_is_one_launch_a_step),
+		cmocka_unit_test(a_layer_is_five_launches),
 		cmocka_unit_test(the_upload_s_memory_is_given_back),
 		cmocka_unit_test(a_full_card_says_how_full),
 		cmocka_unit_test(a_lost_card_is_an_error_for_good),
