@@ -61,6 +61,7 @@ static const struct key keys[] = {
 	KEY(model, quantize, QUANTIZE, .param = -1),
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
+	KEY(engine, exact, BOOL, 0, 0, -1),
 	KEY(engine, kv_type, KV_TYPE, .param = -1),
 	KEY(engine, threads, INT, 0, 1024, -1),
 	KEY(engine, kv_bytes, INT, 0, 1024 * GIB, -1),

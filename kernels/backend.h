@@ -86,6 +86,8 @@ struct backend_device {
 	char isa[32];     /* "avx512", "avx2", "generic", "sm_90" */
 	uint32_t threads;
 	uint64_t memory_bytes; /* of the device */
+	bool inexact;          /* large prompts are computed in another order of sums */
+	char note[256];        /* what was asked for and is not so, or "" */
 };
 
 struct backend {

@@ -251,6 +251,23 @@ def test_keys_and_values_of_eight_bits(build, tiny, fake, tmp_path):
             "of 32") in log
 
 
+def test_cublaslt_is_counted_and_told(build, tiny, fake, on_processor):
+    """128 MiB of the card beyond the exact backend's; what hinders it stands in the note."""
+    config = "engine: { exact = false; };"
+    for free, kind_exact in ((PLENTY, ("cpu", True)), (PLENTY + (128 << 20), ("cuda", False))):
+        fake(free)
+        with Zephd(build, tiny) as d, d.connect() as c:
+            assert device(c)["exact"] is True and device(c)["layers_on_device"] == 2
+        with Zephd(build, tiny, config=config) as d, d.connect() as c:
+            at = device(c)
+            assert (at["kind"], at["exact"]) == kind_exact
+            assert reply(c) == on_processor
+    fake(PLENTY, fault="nocublaslt:1")
+    with Zephd(build, tiny, config=config) as d, d.connect() as c:
+        at = device(c)
+        assert at["exact"] is True and at["note"] == "no cuBLASLt here" and at["note"] in d.log()
+
+
 # --- giving the card back
 
 def test_unload_gives_all_back_and_the_next_request_loads_again(build, tiny, fake, on_processor):

@@ -33,9 +33,11 @@ LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *
 {
 	struct vf acc[SCORE_PAGES][TILE_COLS], scales[SCORE_PAGES];
 
-	for (int i = 0; i < np; i++)
+	for (int i = 0; i < np; i++) {
+		scales[i] = vf_set1(1);
 		for (int c = 0; c < nc; c++)
 			acc[i][c] = vf_set1(0);
+	}
 	for (uint32_t d = 0; d < head_dim; d++, q += nc) {
 #pragma GCC unroll 4
 		for (int i = 0; i < np; i++) {

@@ -1,6 +1,7 @@
 /* Inside the CUDA backend: its state, and what its files call of each other. */
 #pragma once
 
+#include "kernels/cuda/cublaslt.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 #include <stdbool.h>
@@ -75,6 +76,14 @@ struct upload_slot {
 	cudaEvent_t done;
 };
 
+/* A product that cuBLASLt has been asked for. */
+#define INEXACT_SHAPES 128
+struct inexact_shape {
+	uint32_t n, rows, cols, stride;
+	uint64_t used; /* at which use; 0: free */
+	struct cublaslt_product product;
+};
+
 struct cuda {
 	struct backend base;
 	int card;
@@ -82,7 +91,6 @@ struct cuda {
 	size_t shared_max_bytes; /* of a block, on request */
 	uint32_t processors;
 	enum activations activations;
-	bool exact;
 	bool overlap; /* a kernel may start while the one ahead of it ends */
 	bool dead;    /* an error that stays was seen */
 	cudaStream_t stream;
@@ -106,6 +114,13 @@ struct cuda {
 	struct upload_slot upload[UPLOAD_SLOTS];
 	size_t upload_bytes;
 	uint32_t upload_next;
+
+	/* inexact.cu */
+	struct cublaslt lt;
+	struct inexact_shape shapes[INEXACT_SHAPES];
+	uint64_t shapes_used;
+	uint32_t inexact_rows;
+	struct arena panel, rows_bf16, lt_workspace;
 
 	struct arena acts;       /* matmul.cu: activations made ready */
 	struct arena partials;   /* attention.cu: blocks to be merged */

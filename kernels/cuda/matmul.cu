@@ -3,11 +3,13 @@
  *
  *   tensor cores (sm_80 on)  1 to 8 columns: one launch, RMSNorm in it; 9 to 64 and more than 64:
  *                            activations made ready by a launch of their own
+ *   engine.exact = false     large prompts by cuBLASLt (inexact.cu)
  *   older cards              dp4a for quantised weights where activations may be int8, f32
  * otherwise F32 weights              f32 everywhere
  *
  * Weights of one type that read the same activations share a launch (Q, K and V; gate and up). */
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/inexact.cuh"
 #include "kernels/cuda/matmul.cuh"
 #include "kernels/cuda/matmul_launch.cuh"
 
@@ -207,6 +209,30 @@ static int tensor_run(struct cuda *c, const struct operation *o)
 	return r;
 }
 
+static bool inexact_serves_all(const struct cuda *c, const struct operation *o)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < o->n_parts; i++)
+		all = all && inexact_serves(c, o->n, o->parts[i].w, o->parts[i].y);
+	return all;
+}
+
+static int inexact_run(struct cuda *c, const struct operation *o)
+{
+	const struct part_args *gate = &o->parts[0], *up = &o->parts[1];
+	int r = inexact_begin(c, o->n, o->cols, o->x, o->norm, o->eps);
+
+	for (uint32_t i = 0; i < o->n_parts && r == 0; i++)
+		r = inexact_product(c, o->n, o->parts[i].w, o->parts[i].bias,
+			o->epilogue == EPILOGUE_ADD, o->parts[i].y);
+	if (r == 0 && o->epilogue == EPILOGUE_SWIGLU)
+		r = cuda_swiglu(&c->base, o->n, gate->w->rows, gate->y, up->y, gate->y);
+	if (r == 0 && o->epilogue == EPILOGUE_ROPE)
+		r = rope_kv_launch(c, o->rope, o->n);
+	return r;
+}
+
 static int operation_run(struct cuda *c, struct operation *o)
 {
 	const struct part_args *gate = &o->parts[0], *up = &o->parts[1];
@@ -220,6 +246,8 @@ static int operation_run(struct cuda *c, struct operation *o)
 		assert(o->parts[i].w->cols == o->cols);
 		tensor = tensor && tensor_cores(c, o->parts[i].w);
 	}
+	if (inexact_serves_all(c, o))
+		return inexact_run(c, o);
 	if (o->epilogue == EPILOGUE_SWIGLU && (!tensor || gate->w->dtype != up->w->dtype)) {
 		o->epilogue = EPILOGUE_STORE;
 		r = operation_run(c, o);

@@ -334,8 +334,7 @@ __global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_
 
 /* The same for few columns where some parts are of type D and the others of type E. */
 template <int D, int E>
-__global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(1, 1)) void matmul_mixed(
-	const struct product p)
+__global__ __launch_bounds__(PRODUCT_THREADS, 2) void matmul_mixed(const struct product p)
 {
 #if PTX_SM80
 	SHARED_DYNAMIC(shared);

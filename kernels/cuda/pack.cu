@@ -240,22 +240,6 @@ __global__ void pack_kernel(const struct pack p)
 	}
 }
 
-#define PACKED_TYPES(X)                                                                            \
-	X(DTYPE_F16)                                                                               \
-	X(DTYPE_BF16)                                                                              \
-	X(DTYPE_Q8_0)                                                                              \
-	X(DTYPE_Q4_0)                                                                              \
-	X(DTYPE_Q4_1)                                                                              \
-	X(DTYPE_Q5_0)                                                                              \
-	X(DTYPE_Q5_1)                                                                              \
-	X(DTYPE_Q2_K)                                                                              \
-	X(DTYPE_Q3_K)                                                                              \
-	X(DTYPE_Q4_K)                                                                              \
-	X(DTYPE_Q5_K)                                                                              \
-	X(DTYPE_Q6_K)                                                                              \
-	X(DTYPE_IQ4_NL)                                                                            \
-	X(DTYPE_IQ4_XS)
-
 int cuda_pack(struct cuda *c, const struct weight *w, const uint8_t *raw, size_t row_bytes,
 	uint32_t first_row, uint32_t n_rows)
 {

@@ -65,6 +65,23 @@ PACKED_TYPE(DTYPE_IQ4_NL, 4, 0, SCALE_D);
 PACKED_TYPE(DTYPE_IQ4_XS, 4, 0, SCALE_K16); /* its scale per 32 stands twice */
 #undef PACKED_TYPE
 
+/* All of them. */
+#define PACKED_TYPES(X)                                                                            \
+	X(DTYPE_F16)                                                                               \
+	X(DTYPE_BF16)                                                                              \
+	X(DTYPE_Q8_0)                                                                              \
+	X(DTYPE_Q4_0)                                                                              \
+	X(DTYPE_Q4_1)                                                                              \
+	X(DTYPE_Q5_0)                                                                              \
+	X(DTYPE_Q5_1)                                                                              \
+	X(DTYPE_Q2_K)                                                                              \
+	X(DTYPE_Q3_K)                                                                              \
+	X(DTYPE_Q4_K)                                                                              \
+	X(DTYPE_Q5_K)                                                                              \
+	X(DTYPE_Q6_K)                                                                              \
+	X(DTYPE_IQ4_NL)                                                                            \
+	X(DTYPE_IQ4_XS)
+
 /* Bytes of a lane in one chunk, and of a tile's chunk. */
 struct packed_sizes {
 	int sections16, sections8, sections4; /* in this order */
