@@ -238,7 +238,7 @@ static void pack_receipt(msgpack_packer *pk, const struct request *r)
 	const struct engine_report *report = &s->report;
 
 	pack_key(pk, "receipt");
-	msgpack_pack_map(pk, 10);
+	msgpack_pack_map(pk, 11);
 	pack_string(pk, "model", s->model_hash);
 	pack_string(pk, "prompt", r->prompt_hash);
 	pack_string(pk, "template", r->method == METHOD_CHAT ? report->template_hash : NULL);
@@ -249,6 +249,8 @@ static void pack_receipt(msgpack_packer *pk, const struct request *r)
 	pack_string(pk, "isa", report->device.isa);
 	pack_string(pk, "activations",
 		s->config.engine.activations == ACTIVATIONS_EXACT ? "exact" : "fast");
+	pack_key(pk, "exact");
+	report->device.inexact ? msgpack_pack_false(pk) : msgpack_pack_true(pk);
 	pack_string(pk, "kv_type", report->model ? dtype_info(report->kv_dtype)->name : NULL);
 	pack_string(pk, "build", receipt_build());
 }

@@ -26,6 +26,7 @@ static void config_default(struct config *c)
 		.model.sliding_window = -1,
 		.model.gpu_layers = -1,
 		.engine.activations = ACTIVATIONS_FAST,
+		.engine.exact = true,
 		.engine.kv_type = -1,
 		.limits =
 			{
@@ -187,6 +188,7 @@ bool config_reload(struct config *c, struct config *from)
 		       c->model.idle_seconds != from->model.idle_seconds ||
 		       differ(c->engine.device, from->engine.device) ||
 		       c->engine.activations != from->engine.activations ||
+		       c->engine.exact != from->engine.exact ||
 		       c->engine.kv_type != from->engine.kv_type ||
 		       c->engine.threads != from->engine.threads ||
 		       c->engine.kv_bytes != from->engine.kv_bytes ||

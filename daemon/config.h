@@ -60,6 +60,7 @@ struct config {
 	struct {
 		char *device; /* NULL: auto */
 		enum activations activations;
+		bool exact;      /* false: cuBLASLt may serve large prompts on a card */
 		int kv_type;     /* enum dtype; -1: by device and activations */
 		int64_t threads; /* 0: all processors */
 		int64_t kv_bytes, prefill_tokens, max_sequences; /* 0: the engine's default */

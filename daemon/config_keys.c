@@ -61,6 +61,7 @@ static const struct key keys[] = {
 	KEY(model, quantize, QUANTIZE, .param = -1),
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
+	KEY(engine, exact, BOOL, 0, 0, -1),
 	KEY(engine, kv_type, KV_TYPE, .param = -1),
 	KEY(engine, threads, INT, 0, 1024, -1),
 	KEY(engine, kv_bytes, INT, 0, 1024 * GIB, -1),
@@ -200,9 +201,11 @@ static int parse_text(const struct parse *p, const struct key *key, const config
 		return 0;
 	case TYPE_KV_TYPE: {
 		int dtype = dtype_from_name(text);
-		if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+		if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16 &&
+			dtype != DTYPE_Q8_0)
 			return refuse(p, s, -EINVAL,
-				"engine.kv_type is \"%s\", wanted \"f32\", \"f16\" or \"bf16\"",
+				"engine.kv_type is \"%s\", wanted \"f32\", \"f16\", \"bf16\" or "
+				"\"q8_0\"",
 				text);
 		*(int *)field = dtype;
 		return 0;

@@ -29,6 +29,7 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.kv_bytes = c->engine.kv_bytes,
 		.kv_type = c->engine.kv_type,
 		.activations = c->engine.activations,
+		.inexact = !c->engine.exact,
 	};
 	if (!s->path || !s->device || (c->model.template_name && !s->template_name) ||
 		(c->model.quantize && !s->quantize)) {
@@ -143,7 +144,7 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
 {
 	const struct placement_options where = {
-		.device = {s->device, s->threads, s->activations},
+		.device = {s->device, s->threads, s->activations, s->inexact},
 		.gpu_layers = s->gpu_layers,
 	};
 	struct engine_options options;

@@ -14,6 +14,7 @@ struct engine_setup {
 	uint64_t kv_bytes;
 	int kv_type; /* -1: by device and activations */
 	enum activations activations;
+	bool inexact;
 };
 int engine_setup_init(struct engine_setup *s, const struct config *c); /* -ENOMEM */
 void engine_setup_done(struct engine_setup *s);

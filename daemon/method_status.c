@@ -66,7 +66,7 @@ static void pack_device(msgpack_packer *pk, const struct server *s)
 		msgpack_pack_nil(pk);
 		return;
 	}
-	msgpack_pack_map(pk, 10);
+	msgpack_pack_map(pk, 11);
 	pack_string(pk, "kind", r->device.kind);
 	pack_string(pk, "name", r->device.name);
 	pack_string(pk, "isa", r->device.isa);
@@ -78,6 +78,8 @@ static void pack_device(msgpack_packer *pk, const struct server *s)
 	pack_string(pk, "note", r->device_note);
 	pack_string(pk, "activations",
 		s->config.engine.activations == ACTIVATIONS_EXACT ? "exact" : "fast");
+	pack_key(pk, "exact");
+	r->device.inexact ? msgpack_pack_false(pk) : msgpack_pack_true(pk);
 }
 
 static bool running(const struct request *r)

@@ -32,6 +32,7 @@ struct arguments {
 	struct device_options device;
 	struct list prompt, depth, batch;
 	uint32_t generate, repeat;
+	int kv_type; /* enum dtype; -1: by device and activations */
 	bool json;
 };
 
@@ -58,6 +59,8 @@ static const char usage_text[] =
 	"  --device DEV       auto, cpu, reference, cuda, cuda:N (default auto)\n"
 	"  --threads N        0: all processors (default 0)\n"
 	"  --activations A    fast or exact (default fast)\n"
+	"  --inexact          on a card, cuBLASLt may serve large prompts, as engine.exact = false\n"
+	"  --kv-type TYPE     of keys and values: f32, f16, bf16 or q8_0\n"
 	"  --quantize TYPE    what f32, f16 and bf16 weights become: q8_0, q4_k_m, …\n"
 	"  --prompt N,...     tokens of the prompt tests, 0: none (default 512)\n"
 	"  --generate N       tokens of the generation test, 0: none (default 128)\n"
@@ -117,6 +120,20 @@ static int parse_list(
 	return r;
 }
 
+static int parse_kv_type(const char *text, int *ret)
+{
+	const int type = dtype_from_name(text);
+
+	if (type != DTYPE_F32 && type != DTYPE_F16 && type != DTYPE_BF16 && type != DTYPE_Q8_0) {
+		fprintf(stderr,
+			"zeph-bench: --kv-type: found \"%s\", wanted f32, f16, bf16 or q8_0\n",
+			text);
+		return -EINVAL;
+	}
+	*ret = type;
+	return 0;
+}
+
 /* 0: run; 1: all is said; negative: usage error. */
 static int parse(int argc, char **argv, struct arguments *a)
 {
@@ -125,6 +142,8 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"device", required_argument, NULL, 'd'},
 		{"threads", required_argument, NULL, 't'},
 		{"activations", required_argument, NULL, 'a'},
+		{"inexact", no_argument, NULL, 'i'},
+		{"kv-type", required_argument, NULL, 'k'},
 		{"quantize", required_argument, NULL, 'q'},
 		{"prompt", required_argument, NULL, 'p'},
 		{"generate", required_argument, NULL, 'g'},
@@ -140,6 +159,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 
 	*a = (struct arguments){
 		.device = {.device = "auto"},
+		.kv_type = -1,
 		.prompt = {{512}, 1},
 		.depth = {{0}, 1},
 		.batch = {{1}, 1},
@@ -157,6 +177,8 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'b': r = parse_list("batch", optarg, 1, 1024, &a->batch); break;
 		case 'r': r = parse_count("repeat", optarg, 1, REPEAT_MAX, &a->repeat); break;
 		case 'q': a->quantize = optarg; break;
+		case 'i': a->device.inexact = true; break;
+		case 'k': r = parse_kv_type(optarg, &a->kv_type); break;
 		case 'j': a->json = true; break;
 		case 'a':
 			if (strcmp(optarg, "exact") == 0) {
@@ -264,6 +286,12 @@ static uint32_t context_of(const struct test *t)
 	return n / KV_PAGE_TOKENS * KV_PAGE_TOKENS * ((t->batch + 15) / 16);
 }
 
+static enum dtype kv_type_of(const struct weights *w, const struct arguments *a)
+{
+	return a->kv_type >= 0 ? (enum dtype)a->kv_type
+			       : device_kv_dtype(w->output_backend, a->device.activations);
+}
+
 /* One round of one test; *ret_rate in tokens/s. */
 static int measure(
 	const struct weights *w, const struct arguments *a, const struct test *t, double *ret_rate)
@@ -282,7 +310,7 @@ static int measure(
 	o.max_sequences = t->batch;
 	o.prefill_tokens = 2 * device_prefill_tokens(w->output_backend);
 	o.context = context_of(t);
-	o.kv_dtype = device_kv_dtype(w->output_backend, a->device.activations);
+	o.kv_dtype = kv_type_of(w, a);
 	o.kv_bytes = 16ull << 30;
 	r = engine_new(w, &o, &sink, &e, error, sizeof(error));
 	if (r < 0) {
@@ -451,7 +479,7 @@ static int bench(
 	const struct weights *w, const struct arguments *a, const struct device_found *found)
 {
 	const struct model_config *c = &w->model->config;
-	enum dtype kv = device_kv_dtype(w->output_backend, a->device.activations);
+	enum dtype kv = kv_type_of(w, a);
 	struct test tests[TESTS_MAX] = {0};
 	struct yardstick *yardstick = NULL;
 	struct probe all[REPEAT_MAX], probe;
@@ -517,6 +545,9 @@ int main(int argc, char **argv)
 		return r < 0 ? 2 : 0;
 	options.quantize = a.quantize;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
+	if (r == 0 && a.kv_type >= 0 &&
+		!kv_type_check(&m->config, (enum dtype)a.kv_type, error, sizeof(error)))
+		r = -EINVAL;
 	if (r == 0)
 		r = device_open(&a.device, &b, &found, error, sizeof(error));
 	if (r == 0) {

@@ -29,7 +29,7 @@ static int open_card(const struct device_options *o, uint32_t card, struct backe
 	struct device_found *found, char *error, size_t error_size)
 {
 	struct cuda_choice choice;
-	struct cuda_options options = {.activations = o->activations, .exact = true};
+	struct cuda_options options = {.activations = o->activations, .exact = !o->inexact};
 	int r;
 
 	r = cuda_choose(card, &choice, error, error_size);

@@ -11,6 +11,7 @@ struct device_options {
 	const char *device; /* "auto", "cpu", "reference", "cuda", "cuda:N" */
 	uint32_t threads;   /* 0: all processors */
 	enum activations activations;
+	bool inexact; /* engine.exact = false: cuBLASLt may serve large prompts */
 };
 
 /* What opening the device has found out beside the backend. */

@@ -6,6 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+bool kv_type_check(const struct model_config *c, enum dtype dtype, char *error, size_t error_size)
+{
+	const uint32_t block = dtype_info(dtype)->block_elements;
+
+	if (c->attention.head_dim % block == 0)
+		return true;
+	snprintf(error, error_size,
+		"keys and values of type %s: this model's heads have %u elements, wanted a "
+		"multiple of %u",
+		dtype_info(dtype)->name, c->attention.head_dim, block);
+	return false;
+}
+
 uint64_t kv_page_bytes(const struct model_config *c, enum dtype dtype)
 {
 	size_t row_bytes = 0;

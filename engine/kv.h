@@ -28,7 +28,10 @@ int kv_pool_new(const struct weights *w, enum dtype dtype, uint32_t n_pages, uin
 	uint32_t context, struct kv_pool **ret, char *error, size_t error_size);
 struct kv_pool *kv_pool_free(struct kv_pool *p); /* accepts NULL, returns NULL */
 
-/* Bytes of one page in all layers. */
+/* Keys and values may have that type with this model; otherwise a sentence. */
+bool kv_type_check(const struct model_config *c, enum dtype dtype, char *error, size_t error_size);
+
+/* Bytes of one page in all layers; the type is one that kv_type_check() accepts. */
 uint64_t kv_page_bytes(const struct model_config *c, enum dtype dtype);
 
 /* Makes sure that positions 0 … n_positions - 1 of the slot have pages. -ENOSPC where the pool is

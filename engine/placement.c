@@ -14,6 +14,9 @@
 /* What a backend of a card keeps for itself: staging, a sampler's and attention's partial results.
  */
 #define CARD_SCRATCH_BYTES (192ull << 20)
+/* What it keeps beside that where cuBLASLt serves prompts: weights and activations as bf16,
+ * cuBLASLt's workspace. */
+#define CARD_INEXACT_BYTES (128ull << 20)
 
 /* What one load is made of. */
 struct load {
@@ -67,6 +70,8 @@ static struct fit_ask ask(const struct load *l, uint64_t *layer_bytes)
 
 	a.shared_bytes = engine_workspace_bytes(c, &o) + CARD_SCRATCH_BYTES +
 			 (uint64_t)o.context * c->attention.rope_dim * sizeof(float);
+	if (l->placement.backends[0]->device.inexact)
+		a.shared_bytes += CARD_INEXACT_BYTES;
 	for (uint32_t i = 0; i < c->n_layers; i++) {
 		layer_bytes[i] = 0;
 		for (unsigned k = 0; k < LAYER_TENSORS; k++)
@@ -227,6 +232,16 @@ static int load_on_card(struct load *l)
 	return r;
 }
 
+/* What the device was asked for and does not do. */
+static void tell_device(struct placement *p)
+{
+	const char *more = p->backends[0]->device.note;
+	const size_t len = strlen(p->note);
+
+	if (more[0])
+		snprintf(p->note + len, sizeof(p->note) - len, "%s%s", len > 0 ? "; " : "", more);
+}
+
 int placement_load(const struct model *m, const struct placement_options *p, int kv_type,
 	struct engine_options *o, const struct engine_sink *sink,
 	const struct weights_progress *progress, struct placement *ret,
@@ -247,6 +262,8 @@ int placement_load(const struct model *m, const struct placement_options *p, int
 
 	if (l.o.context == 0 || l.o.context > m->config.context)
 		l.o.context = m->config.context;
+	if (kv_type >= 0 && !kv_type_check(&m->config, (enum dtype)kv_type, error, error_size))
+		return -EINVAL;
 	r = device_open(&p->device, &l.placement.backends[0], &l.found, error, error_size);
 	if (r < 0)
 		return r;
@@ -258,6 +275,7 @@ int placement_load(const struct model *m, const struct placement_options *p, int
 		placement_done(&l.placement);
 		return r;
 	}
+	tell_device(&l.placement);
 	*o = l.o;
 	*ret = l.placement;
 	*ret_weights = l.weights;

@@ -50,7 +50,8 @@ struct kv_shape {
 	uint32_t n_pages;
 	uint32_t n_kv_heads;
 	uint32_t head_dim;
-	enum dtype dtype; /* of keys and values: F32, F16 or BF16 */
+	enum dtype dtype; /* of keys and values: F32, F16, BF16, or Q8_0 where head_dim is a
+			     multiple of its block; what is written is quantize_row()'s */
 };
 
 /* The rows of one step. Rows of one sequence stand together, their positions ascending by one. */
@@ -85,6 +86,8 @@ struct backend_device {
 	char isa[32];     /* "avx512", "avx2", "generic", "sm_90" */
 	uint32_t threads;
 	uint64_t memory_bytes; /* of the device */
+	bool inexact;          /* large prompts are computed in another order of sums */
+	char note[256];        /* what was asked for and is not so, or "" */
 };
 
 struct backend {
@@ -118,7 +121,8 @@ struct backend_ops {
 	int (*kv_zero)(
 		struct backend *b, struct kv *kv, uint32_t page); /* all layers of one page */
 	/* One page of one layer as bytes: keys [n_kv_heads, 16, head_dim], then values, both in the
-	 * KV's dtype. `host` holds 2 x n_kv_heads x 16 x head_dim elements. */
+	 * KV's dtype, as quantize_row() writes a row. `host` holds 2 x n_kv_heads x 16 x head_dim
+	 * elements. */
 	int (*kv_read)(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page, void *host);
 
 	/* Announces the rows that the operations until the next call are about. The arrays stay

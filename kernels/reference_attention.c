@@ -51,15 +51,13 @@ int reference_kv_new(struct backend *b, const struct kv_shape *shape, struct kv 
 	struct kv *kv;
 	size_t pages;
 
-	assert(shape->dtype == DTYPE_F32 || shape->dtype == DTYPE_F16 ||
-		shape->dtype == DTYPE_BF16);
 	kv = calloc(1, sizeof(*kv));
 	if (kv == NULL)
 		return reference_no_memory(b);
 	kv->shape = *shape;
-	kv->row_bytes = (size_t)shape->head_dim * dtype_info(shape->dtype)->block_bytes;
-	if (__builtin_mul_overflow(kv->row_bytes, (size_t)2 * KV_PAGE_TOKENS * shape->n_kv_heads,
-		    &kv->page_bytes) ||
+	if (!dtype_row_bytes(shape->dtype, shape->head_dim, &kv->row_bytes) ||
+		__builtin_mul_overflow(kv->row_bytes,
+			(size_t)2 * KV_PAGE_TOKENS * shape->n_kv_heads, &kv->page_bytes) ||
 		__builtin_mul_overflow((size_t)shape->n_layers, shape->n_pages, &pages)) {
 		snprintf(b->error, sizeof(b->error), "the KV cache is too large to address");
 		free(kv);
@@ -116,16 +114,7 @@ int reference_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t
 
 static void kv_store(const struct kv *kv, const float *x, uint8_t *row)
 {
-	for (uint32_t i = 0; i < kv->shape.head_dim; i++) {
-		uint16_t h;
-
-		switch (kv->shape.dtype) {
-		case DTYPE_F16: h = f32_to_f16(x[i]); break;
-		case DTYPE_BF16: h = f32_to_bf16(x[i]); break;
-		default: memcpy(row + 4 * (size_t)i, &x[i], 4); continue;
-		}
-		memcpy(row + 2 * (size_t)i, &h, 2);
-	}
+	quantize_row(kv->shape.dtype, x, NULL, row, kv->shape.head_dim);
 }
 
 /* The row as f32: itself, or its copy in `scratch`. */

@@ -22,19 +22,21 @@ ARCHS = {"13": "sm_75 sm_80 sm_86 sm_89 sm_90", "12": "sm_61 sm_70 sm_75 sm_80 s
 # looked at. 255 registers are all that blocks of 256 threads may have. 13 is nvcc's, 12 clang's.
 LIMITS = {
     "13": [
-        Limit("matmul_split", 160, 0),
+        Limit("matmul_split", 168, 0),
+        Limit("matmul_mixed", 128, 0),
         Limit("matmul_wide", 255, 0),
         Limit("matmul_(int8|plain)", 128, 0),
-        Limit("attention", 176, 0),
-        Limit("sample|pack|matmul_f32", 64, 0),
+        Limit("attention", 192, 0),
+        Limit("pack", 176, 0),  # once, while a model loads
+        Limit("sample|matmul_f32", 64, 0),
         Limit("", 48, 0),
     ],
     "12": [
         Limit("matmul_wide", 255, 40),
-        Limit("matmul_(split|int8|plain)", 255, 0),
+        Limit("matmul_(split|mixed|int8|plain)", 255, 0),
         Limit("attention", 216, 0),  # one block of 256 threads: 255 would do
         Limit("sample", 72, 0),
-        Limit("pack|matmul_f32", 96, 0),
+        Limit("pack|matmul_f32", 104, 0),
         Limit("", 48, 0),
     ],
 }

@@ -224,6 +224,50 @@ def test_a_card_that_holds_nothing_is_an_error_where_it_was_asked_for(build, tin
     assert "device cuda: Card 0 has 0.74 GB free, and not one layer fits; the whole model" in said
 
 
+# --- what keys and values cost
+
+def test_keys_and_values_of_eight_bits(build, tiny, fake, tmp_path):
+    """34 bytes for 32 elements: so many more pages. A model whose heads no block fits is refused."""
+    fake(PLENTY)
+    model = tmp_path / "model.gguf"
+    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "mistral-tiny", "--type", "q8_0",
+                    "--seed", "1", model], check=True)
+    pages = {}
+    for kv_type in ("f16", "q8_0"):
+        config = f'engine: {{ kv_type = "{kv_type}"; kv_bytes = 870400; }};'
+        for where in ("auto", "cpu"):
+            with Zephd(build, model, "--device", where, config=config) as d, d.connect() as c:
+                assert reply(c)[0]
+                status = c.call("status")
+                assert status["kv"]["type"] == kv_type
+                pages[kv_type, where] = status["kv"]["pages"]
+    assert set(pages.values()) == {53, 100} and pages["q8_0", "auto"] == pages["q8_0", "cpu"] == 100
+
+    config = tmp_path / "q8.conf"
+    config.write_text('engine: { kv_type = "q8_0"; };')
+    status, log = refused_start(build, tiny, "--config", str(config))
+    assert status == 78
+    assert ("keys and values of type q8_0: this model's heads have 16 elements, wanted a multiple "
+            "of 32") in log
+
+
+def test_cublaslt_is_counted_and_told(build, tiny, fake, on_processor):
+    """128 MiB of the card beyond the exact backend's; what hinders it stands in the note."""
+    config = "engine: { exact = false; };"
+    for free, kind_exact in ((PLENTY, ("cpu", True)), (PLENTY + (128 << 20), ("cuda", False))):
+        fake(free)
+        with Zephd(build, tiny) as d, d.connect() as c:
+            assert device(c)["exact"] is True and device(c)["layers_on_device"] == 2
+        with Zephd(build, tiny, config=config) as d, d.connect() as c:
+            at = device(c)
+            assert (at["kind"], at["exact"]) == kind_exact
+            assert reply(c) == on_processor
+    fake(PLENTY, fault="nocublaslt:1")
+    with Zephd(build, tiny, config=config) as d, d.connect() as c:
+        at = device(c)
+        assert at["exact"] is True and at["note"] == "no cuBLASLt here" and at["note"] in d.log()
+
+
 # --- giving the card back
 
 def test_unload_gives_all_back_and_the_next_request_loads_again(build, tiny, fake, on_processor):

@@ -76,7 +76,8 @@ struct kv {
 	struct kv_shape shape;
 	uint32_t padded_dim; /* head_dim up to a multiple of 16 */
 	size_t element_bytes;
-	size_t head_bytes; /* keys [head_dim][16], then values [16][padded_dim] */
+	size_t scale_bytes; /* Q8_0: f16 [head_dim / 32][16], behind keys and behind values */
+	size_t head_bytes;  /* keys [head_dim][16], then values [16][padded_dim] */
 	size_t bytes;
 	uint8_t *data; /* [n_layers][n_pages][n_kv_heads][head_bytes] */
 };
@@ -88,7 +89,7 @@ static inline uint8_t *kv_head(const struct kv *kv, uint32_t layer, uint32_t pag
 }
 static inline size_t kv_values_offset(const struct kv *kv)
 {
-	return (size_t)kv->shape.head_dim * KV_PAGE_TOKENS * kv->element_bytes;
+	return (size_t)kv->shape.head_dim * KV_PAGE_TOKENS * kv->element_bytes + kv->scale_bytes;
 }
 int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret);
 void cpu_kv_free(struct backend *b, struct kv *kv);

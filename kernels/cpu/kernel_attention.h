@@ -3,7 +3,10 @@
  * Keys stand [head_dim][16 positions], so the lanes of a score vector are positions and a sum runs
  * over ascending elements; values stand [position][padded_dim], lanes are elements and a sum runs
  * over ascending positions. A query's sums take in exactly the positions that it sees: what else
- * the tile's queries see, or what stale memory holds, leaves no trace. */
+ * the tile's queries see, or what stale memory holds, leaves no trace.
+ *
+ * Q8_0: int8 in the same order, f16 scales [head_dim / 32][16 positions] behind them. A product of
+ * the two is exact in f32, and what follows is the arithmetic of the other types. */
 
 LANE struct vf kv_load(const int kind, const uint8_t *p, size_t element)
 {
@@ -11,23 +14,40 @@ LANE struct vf kv_load(const int kind, const uint8_t *p, size_t element)
 		return vf_load((const float *)(const void *)p + element);
 	if (kind == KIND_F16)
 		return vf_load_f16((const uint16_t *)(const void *)p + element);
+	if (kind == KIND_Q8)
+		return vf_load_s8(p + element);
 	return vf_load_bf16((const uint16_t *)(const void *)p + element);
+}
+
+/* The scales of block `block` of a page's keys or values, one for each position. */
+LANE struct vf kv_scales(const uint8_t *p, uint32_t head_dim, uint32_t block)
+{
+	const uint16_t *scales = (const uint16_t *)(const void *)(p + (size_t)head_dim * 16);
+
+	return vf_load_f16(scales + (size_t)block * 16);
 }
 
 /* p [nc][128] at np pages = scale x queries [head_dim][nc] x keys [head_dim][16] of each */
 LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *const *keys,
 	const float *q, uint32_t head_dim, float scale, float *p)
 {
-	struct vf acc[SCORE_PAGES][TILE_COLS];
+	struct vf acc[SCORE_PAGES][TILE_COLS], scales[SCORE_PAGES];
 
-	for (int i = 0; i < np; i++)
+	for (int i = 0; i < np; i++) {
+		scales[i] = vf_set1(1);
 		for (int c = 0; c < nc; c++)
 			acc[i][c] = vf_set1(0);
+	}
 	for (uint32_t d = 0; d < head_dim; d++, q += nc) {
 #pragma GCC unroll 4
 		for (int i = 0; i < np; i++) {
-			const struct vf k = kv_load(kind, keys[i], (size_t)d * 16);
+			struct vf k = kv_load(kind, keys[i], (size_t)d * 16);
 
+			if (kind == KIND_Q8) {
+				if (d % 32 == 0)
+					scales[i] = kv_scales(keys[i], head_dim, d / 32);
+				k = vf_mul(k, scales[i]);
+			}
 #pragma GCC unroll 8
 			for (int c = 0; c < nc; c++)
 				acc[i][c] = vf_fma(k, vf_set1(q[c]), acc[i][c]);
@@ -105,6 +125,7 @@ LANE void value_tile(const int kind, const int nd, const int nq, const struct cp
 	const float *p = a->p + (size_t)c0 * 128;
 	float *out = a->out + (size_t)c0 * a->padded_dim + d;
 	struct vf acc[TILE_HEADS][TILE_DIMS];
+	float scales[TILE_DIMS][16]; /* Q8_0: of each vector, at the page's positions */
 
 	for (int c = 0; c < nq; c++)
 		for (int i = 0; i < nd; i++)
@@ -113,9 +134,16 @@ LANE void value_tile(const int kind, const int nd, const int nq, const struct cp
 		const uint8_t *v = a->v[at / 16];
 		const size_t element = (size_t)(at % 16) * a->padded_dim + d;
 
+		if (kind == KIND_Q8 && (at == begin || at % 16 == 0))
+			for (int i = 0; i < nd; i++)
+				vf_store(scales[i],
+					kv_scales(v, a->head_dim, (d + 16 * (uint32_t)i) / 32));
 #pragma GCC unroll 4
 		for (int i = 0; i < nd; i++) {
-			const struct vf x = kv_load(kind, v, element + 16 * (size_t)i);
+			struct vf x = kv_load(kind, v, element + 16 * (size_t)i);
+
+			if (kind == KIND_Q8)
+				x = vf_mul(x, vf_set1(scales[i][at % 16]));
 
 #pragma GCC unroll 4
 			for (int c = 0; c < nq; c++)
@@ -184,8 +212,10 @@ static void attend(const struct cpu_attend *a)
 		attend_kind(KIND_F32, a);
 	else if (a->dtype == DTYPE_F16)
 		attend_kind(KIND_F16, a);
-	else
+	else if (a->dtype == DTYPE_BF16)
 		attend_kind(KIND_BF16, a);
+	else
+		attend_kind(KIND_Q8, a);
 }
 
 static void merge(float *max, float *sum, float *out, float block_max, float block_sum,

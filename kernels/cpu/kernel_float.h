@@ -2,7 +2,7 @@
  * into f32 a few hundred columns at a time. A sum is one chain of multiply-adds over ascending k;
  * several groups side by side hide its latency. */
 
-enum float_kind { KIND_F32, KIND_F16, KIND_BF16 };
+enum float_kind { KIND_F32, KIND_F16, KIND_BF16, KIND_Q8 /* of keys and values alone */ };
 
 /* out [ng][w][16] += panels x activations [k][nc], k0 … k0 + k - 1. groups: bytes between panels;
  * next: floats between the results of two groups. */

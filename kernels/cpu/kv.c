@@ -19,9 +19,12 @@ int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret)
 	assert(shape->head_dim > 0 && shape->n_kv_heads > 0);
 	kv->shape = *shape;
 	kv->padded_dim = (shape->head_dim + 15) / 16 * 16;
-	kv->element_bytes = shape->dtype == DTYPE_F32 ? 4 : 2;
+	kv->element_bytes = shape->dtype == DTYPE_F32 ? 4 : shape->dtype == DTYPE_Q8_0 ? 1 : 2;
+	if (shape->dtype == DTYPE_Q8_0)
+		kv->scale_bytes = (size_t)shape->head_dim / 32 * KV_PAGE_TOKENS * sizeof(uint16_t);
 	kv->head_bytes = ((size_t)shape->head_dim + kv->padded_dim) * KV_PAGE_TOKENS *
-			 kv->element_bytes;
+				 kv->element_bytes +
+			 2 * kv->scale_bytes;
 	kv->head_bytes = (kv->head_bytes + 63) / 64 * 64;
 	if (__builtin_mul_overflow(
 		    (size_t)shape->n_layers * shape->n_pages, (size_t)shape->n_kv_heads, &heads) ||
@@ -58,10 +61,39 @@ int cpu_kv_zero(struct backend *b, struct kv *kv, uint32_t page)
 	return 0;
 }
 
+/* Rows of Q8_0: of a page's keys (element d of position t at 16 d + t) or values (at dim t + d),
+ * the scales of both [block][position]. */
+#define Q8_BYTES 34 /* a block: f16 scale, 32 numbers */
+
+static size_t q8_at(size_t dim, size_t t, size_t d, bool value)
+{
+	return value ? dim * t + d : KV_PAGE_TOKENS * d + t;
+}
+
+static void q8_write(uint8_t *to, size_t dim, size_t t, bool value, const uint8_t *row)
+{
+	for (size_t k = 0; k < dim / 32; k++, row += Q8_BYTES) {
+		memcpy(to + dim * KV_PAGE_TOKENS + 2 * (k * KV_PAGE_TOKENS + t), row, 2);
+		for (size_t i = 0; i < 32; i++)
+			to[q8_at(dim, t, 32 * k + i, value)] = row[2 + i];
+	}
+}
+
+static void q8_read(const uint8_t *from, size_t dim, size_t t, bool value, uint8_t *row)
+{
+	for (size_t k = 0; k < dim / 32; k++, row += Q8_BYTES) {
+		memcpy(row, from + dim * KV_PAGE_TOKENS + 2 * (k * KV_PAGE_TOKENS + t), 2);
+		for (size_t i = 0; i < 32; i++)
+			row[2 + i] = from[q8_at(dim, t, 32 * k + i, value)];
+	}
+}
+
 int cpu_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page, void *host)
 {
 	const size_t e = kv->element_bytes, dim = kv->shape.head_dim;
-	const size_t half = (size_t)kv->shape.n_kv_heads * KV_PAGE_TOKENS * dim * e;
+	const bool q8 = kv->shape.dtype == DTYPE_Q8_0;
+	const size_t row = q8 ? dim / 32 * Q8_BYTES : dim * e;
+	const size_t half = kv->shape.n_kv_heads * KV_PAGE_TOKENS * row;
 	uint8_t *to = host;
 
 	(void)b;
@@ -69,7 +101,12 @@ int cpu_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page,
 	for (uint32_t head = 0; head < kv->shape.n_kv_heads; head++) {
 		const uint8_t *k = kv_head(kv, layer, page, head), *v = k + kv_values_offset(kv);
 
-		for (size_t t = 0; t < KV_PAGE_TOKENS; t++, to += dim * e) {
+		for (size_t t = 0; t < KV_PAGE_TOKENS; t++, to += row) {
+			if (q8) {
+				q8_read(k, dim, t, false, to);
+				q8_read(v, dim, t, true, to + half);
+				continue;
+			}
 			for (size_t d = 0; d < dim; d++)
 				memcpy(to + d * e, k + (d * KV_PAGE_TOKENS + t) * e, e);
 			memcpy(to + half, v + t * kv->padded_dim * e, dim * e);
@@ -115,15 +152,16 @@ static void elements(
 	else if (kv->shape.dtype == DTYPE_F16)
 		cpu->isa.to_f16(x, n, to);
 	else
-		for (uint32_t i = 0; i < n; i++)
-			((uint16_t *)to)[i] = f32_to_bf16(x[i]);
+		quantize_row(kv->shape.dtype, x, NULL, to, n);
 }
 
 static void write_key(struct kv *kv, uint8_t *keys, uint32_t in_page, const void *from)
 {
 	const uint32_t dim = kv->shape.head_dim;
 
-	if (kv->element_bytes == 2)
+	if (kv->shape.dtype == DTYPE_Q8_0)
+		q8_write(keys, dim, in_page, false, from);
+	else if (kv->element_bytes == 2)
 		for (uint32_t d = 0; d < dim; d++)
 			((uint16_t *)(void *)keys)[d * KV_PAGE_TOKENS + in_page] = ((
 				const uint16_t *)from)[d];
@@ -131,6 +169,15 @@ static void write_key(struct kv *kv, uint8_t *keys, uint32_t in_page, const void
 		for (uint32_t d = 0; d < dim; d++)
 			((float *)(void *)keys)[d * KV_PAGE_TOKENS + in_page] = ((
 				const float *)from)[d];
+}
+
+static void write_value(struct kv *kv, uint8_t *values, uint32_t in_page, const void *from)
+{
+	if (kv->shape.dtype == DTYPE_Q8_0)
+		q8_write(values, kv->shape.head_dim, in_page, true, from);
+	else
+		memcpy(values + (size_t)in_page * kv->padded_dim * kv->element_bytes, from,
+			kv->shape.head_dim * kv->element_bytes);
 }
 
 static void rope_rows(void *arg, struct pool_range range)
@@ -166,8 +213,7 @@ static void rope_rows(void *arg, struct pool_range range)
 			elements(r->cpu, r->kv, head, dim, e);
 			write_key(r->kv, keys, in_page, e);
 			elements(r->cpu, r->kv, r->v + from, dim, e);
-			memcpy(values + (size_t)in_page * r->kv->padded_dim * r->kv->element_bytes,
-				e, dim * r->kv->element_bytes);
+			write_value(r->kv, values, in_page, e);
 		}
 	}
 }

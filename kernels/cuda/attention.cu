@@ -13,7 +13,7 @@
  * Positions that a row may not see have score -inf: they add zeros, which change no bit.
  *
  * Shared memory: queries [16, head_dim], the block's scores [16, 128], and two tiles of T positions
- * of keys or values, one being copied while the other is used. */
+ * of keys or values (Q8_0: and their scales), one being copied while the other is used. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/reduce.cuh"
@@ -134,7 +134,7 @@ template <int BYTES>
 __device__ static void item_copy(
 	const struct attention &p, const struct scope &s, const struct item &i, uint8_t *tile)
 {
-	const uint32_t units = (uint32_t)p.kv.row_bytes / BYTES;
+	const uint32_t units = p.kv.row_bytes / BYTES;
 	const uint32_t first = i.block * BLOCK + i.tile * p.t;
 
 	for (uint32_t at = threadIdx.x; at < p.t * units; at += THREADS) {
@@ -155,9 +155,41 @@ __device__ static void item_copy(
 	}
 }
 
+/* The scales of the tile's rows, f16 [t, head_dim / 32], behind them. */
+__device__ static void scales_copy(
+	const struct attention &p, const struct scope &s, const struct item &i, uint8_t *to)
+{
+	const uint32_t n = p.kv.scale_bytes / 2, first = i.block * BLOCK + i.tile * p.t;
+
+	for (uint32_t at = threadIdx.x; at < p.t * n; at += THREADS) {
+		const uint32_t position = first + at / n;
+		uint16_t scale = 0;
+
+		if (position >= s.begin && position < s.end) {
+			const uint32_t page = kv_page(p.batch, s.slot, position);
+
+			scale = ((const uint16_t *)kv_scales(
+				p.kv, page, position, s.kv_head, i.value))[at % n];
+		}
+		((uint16_t *)to)[at] = scale;
+	}
+}
+
+template <int D>
+__device__ static __forceinline__ float scale_of(
+	const struct attention &p, const uint8_t *tile, uint32_t row, uint32_t element)
+{
+	if constexpr (D != DTYPE_Q8_0)
+		return 1;
+	const uint8_t *scales = tile + p.t * p.kv.row_bytes + row * p.kv.scale_bytes;
+	return f16_value(((const uint16_t *)scales)[element / Q8_BLOCK]);
+}
+
 __device__ static void item_fetch(
 	const struct attention &p, const struct scope &s, const struct item &i, uint8_t *tile)
 {
+	if (p.kv.scale_bytes > 0)
+		scales_copy(p, s, i, tile + p.t * p.kv.row_bytes);
 	if (p.kv.row_bytes % 16 == 0)
 		item_copy<16>(p, s, i, tile);
 	else
@@ -176,14 +208,14 @@ __device__ static void scores_of(const struct attention &p, const struct scope &
 	float sum[SCORES_MAX] = {0};
 
 	if (p.kv.row_bytes % 16 == 0) {
-		constexpr int PER_UNIT = D == DTYPE_F32 ? 4 : 8;
-		const uint32_t units = (uint32_t)p.kv.row_bytes / 16;
+		constexpr int PER_UNIT = kv_per_unit<D>();
+		const uint32_t units = p.kv.row_bytes / 16;
 
 		for (uint32_t u = 0; u < units; u++) {
 			const uint4 unit = load_vector<uint4>(key + spread(u, row, units) * 16);
 			float k[PER_UNIT];
 
-			kv_unit<D>(unit, k);
+			kv_unit<D>(unit, scale_of<D>(p, tile, row, u * PER_UNIT), k);
 #pragma unroll
 			for (int j = 0; j < SCORES_MAX; j++) {
 				const uint32_t r = first + sharers * (uint32_t)j;
@@ -205,7 +237,7 @@ __device__ static void scores_of(const struct attention &p, const struct scope &
 		}
 	} else {
 		for (uint32_t e = 0; e < p.head_dim; e++) {
-			const float k = kv_load<D>(key, e);
+			const float k = kv_load<D>(key, e, scale_of<D>(p, tile, row, e));
 
 #pragma unroll
 			for (int j = 0; j < SCORES_MAX; j++) {
@@ -279,9 +311,10 @@ __device__ static void values_add(const struct attention &p, uint32_t n, const s
 #pragma unroll
 		for (int k = 0; k < 4; k++) {
 			const uint8_t *value = tile + (row + (uint32_t)k) * p.kv.row_bytes;
+			const float scale = scale_of<D>(p, tile, row + (uint32_t)k, 2 * pair);
 
-			v[k][0] = kv_load<D>(value, 2 * pair);
-			v[k][1] = kv_load<D>(value, 2 * pair + 1);
+			v[k][0] = kv_load<D>(value, 2 * pair, scale);
+			v[k][1] = kv_load<D>(value, 2 * pair + 1, scale);
 		}
 #pragma unroll
 		for (int j = 0; j < OUTPUTS_MAX; j++) {
@@ -358,7 +391,7 @@ __global__ __launch_bounds__(THREADS, 1) void attention_kernel(const struct atte
 	const uint32_t pair = threadIdx.x % p.pairs_pow2, sharers = THREADS / p.pairs_pow2;
 	const uint32_t first = threadIdx.x / p.pairs_pow2;
 	const bool mine = 2 * pair < p.head_dim;
-	const uint32_t tile_bytes = p.t * (uint32_t)p.kv.row_bytes;
+	const uint32_t tile_bytes = p.t * (p.kv.row_bytes + p.kv.scale_bytes);
 	uint8_t *tiles = shared + (QUERIES * p.head_dim + QUERIES * BLOCK) * sizeof(float);
 	struct scope s;
 	struct state state;
@@ -481,6 +514,7 @@ __global__ __launch_bounds__(THREADS, 1) void attention_kernel(const struct atte
 	}
 }
 
+/* row_bytes: with scales */
 static size_t shared_bytes(uint32_t head_dim, size_t row_bytes, uint32_t t)
 {
 	return QUERIES * (head_dim + BLOCK) * sizeof(float) + 2 * t * row_bytes;
@@ -504,10 +538,12 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 {
 	struct cuda *c = cuda_of(b);
 	const uint32_t dim = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
-	const void *kernel = kv->shape.dtype == DTYPE_F32   ? KERNEL(attention_kernel<DTYPE_F32>)
-			     : kv->shape.dtype == DTYPE_F16 ? KERNEL(attention_kernel<DTYPE_F16>)
-							    : KERNEL(attention_kernel<DTYPE_BF16>);
+	const void *kernel = kv->shape.dtype == DTYPE_F32    ? KERNEL(attention_kernel<DTYPE_F32>)
+			     : kv->shape.dtype == DTYPE_F16  ? KERNEL(attention_kernel<DTYPE_F16>)
+			     : kv->shape.dtype == DTYPE_BF16 ? KERNEL(attention_kernel<DTYPE_BF16>)
+							     : KERNEL(attention_kernel<DTYPE_Q8_0>);
 	struct attention p = {};
+	size_t row_bytes;
 	dim3 grid;
 	int r;
 
@@ -533,10 +569,12 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 	while (p.pairs_pow2 < dim / 2)
 		p.pairs_pow2 *= 2;
 	p.t = T_MAX;
-	while (p.t > 4 && shared_bytes(dim, kv->row_bytes, p.t) >
+	/* A tile of t positions is a multiple of 16 bytes: t of at least 8 with Q8_0's scales. */
+	row_bytes = p.kv.row_bytes + p.kv.scale_bytes;
+	while (p.t > 8 && shared_bytes(dim, row_bytes, p.t) >
 				  min(c->shared_max_bytes - 256, (size_t)64 * 1024))
 		p.t /= 2;
-	if (dim > 256 || shared_bytes(dim, kv->row_bytes, p.t) > c->shared_max_bytes - 256)
+	if (dim > 256 || shared_bytes(dim, row_bytes, p.t) > c->shared_max_bytes - 256)
 		return cuda_fail(c, -ENOTSUP, "no kernel for heads of %u elements", dim);
 	grid = dim3(c->batch.n_tiles * p.row_subs, shape->n_kv_heads * p.head_subs);
 	if (batch->n_rows <= SPLIT_ROWS) {
@@ -554,5 +592,5 @@ int cuda_attention(struct backend *b, const struct batch *batch,
 		p.partials = (float *)c->partials.data;
 		p.counters = (uint32_t *)c->counters.data;
 	}
-	return cuda_launch(c, kernel, grid, THREADS, shared_bytes(dim, kv->row_bytes, p.t), p);
+	return cuda_launch(c, kernel, grid, THREADS, shared_bytes(dim, row_bytes, p.t), p);
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/inexact.cuh"
 #include "kernels/cuda/module.h"
 
 int cuda_fail(struct cuda *c, int error, const char *format, ...)
@@ -191,7 +192,8 @@ static void cuda_free(struct backend *b)
 	free(c->launches);
 	cuda_upload_free(c);
 	struct arena *arenas[] = {&c->batch_arena, &c->index_arena, &c->acts, &c->partials,
-		&c->counters, &c->sampler};
+		&c->counters, &c->sampler, &c->panel, &c->rows_bf16, &c->lt_workspace};
+	inexact_close(c);
 	for (struct arena *a : arenas)
 		cudaFree(a->data);
 	if (c->pinned)
@@ -251,7 +253,7 @@ int cuda_backend_new(
 	c->base.ops = &cuda_ops;
 	c->card = (int)o->card;
 	c->activations = o->activations;
-	c->exact = o->exact;
+	c->inexact_rows = o->inexact_rows > 0 ? o->inexact_rows : INEXACT_ROWS;
 	r = cuda_check(c, cudaSetDevice(c->card), "choosing the card");
 	if (r == 0)
 		r = cuda_check(
@@ -276,6 +278,8 @@ int cuda_backend_new(
 	snprintf(c->base.device.isa, sizeof(c->base.device.isa), "sm_%u", c->arch);
 	c->base.device.threads = c->processors;
 	c->base.device.memory_bytes = prop.totalGlobalMem;
+	if (!o->exact)
+		inexact_open(c); /* without it products are exact */
 	*ret = &c->base;
 	return 0;
 }

@@ -111,3 +111,62 @@ void cublaslt_close(struct cublaslt *l)
 		l->destroy(l->handle);
 	l->handle = NULL;
 }
+
+/* Row-major W [rows, cols], x [n, cols], y [n, rows] are column-major cols x rows, cols x n and
+ * rows x n: y = W^T x. */
+int cublaslt_prepare(const struct cublaslt *l, uint32_t n, uint32_t rows, uint32_t cols,
+	uint32_t stride, int type, bool split, struct cublaslt_product *ret)
+{
+	const int32_t transpose = CUBLAS_TRANSPOSE;
+	const uint64_t workspace = CUBLASLT_WORKSPACE_BYTES;
+	const uint32_t none = 0, alignment = CUBLASLT_ALIGNMENT;
+	struct cublaslt_product *p = ret;
+	int found = 0, status;
+
+	status = l->desc_new(&p->desc, CUBLAS_COMPUTE_32F_FLAG, CUDA_TYPE_F32);
+	if (status == 0)
+		status = l->desc_set(p->desc, CUBLASLT_DESC_TRANSA, &transpose, sizeof(transpose));
+	if (status == 0)
+		status = l->layout_new(&p->a, CUDA_TYPE_BF16, cols, rows, cols);
+	if (status == 0)
+		status = l->layout_new(&p->b, CUDA_TYPE_BF16, cols, n, cols);
+	if (status == 0)
+		status = l->layout_new(&p->d, type, rows, n, stride);
+	if (status == 0)
+		status = l->pref_new(&p->pref);
+	if (status == 0)
+		status = l->pref_set(
+			p->pref, CUBLASLT_PREF_WORKSPACE, &workspace, sizeof(workspace));
+	if (status == 0 && !split)
+		status = l->pref_set(p->pref, CUBLASLT_PREF_REDUCTION_MASK, &none, sizeof(none));
+	for (int i = 0; i < 4 && status == 0; i++)
+		status = l->pref_set(
+			p->pref, CUBLASLT_PREF_ALIGNMENT_A + i, &alignment, sizeof(alignment));
+	if (status == 0)
+		status = l->heuristic(
+			l->handle, p->desc, p->a, p->b, p->d, p->d, p->pref, 1, &p->chosen, &found);
+	return status != 0 ? status : found > 0 ? 0 : -1;
+}
+
+void cublaslt_product_free(const struct cublaslt *l, struct cublaslt_product *p)
+{
+	void *const layouts[] = {p->a, p->b, p->d};
+
+	for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
+		if (layouts[i])
+			l->layout_free(layouts[i]);
+	if (p->pref)
+		l->pref_free(p->pref);
+	if (p->desc)
+		l->desc_free(p->desc);
+	*p = {};
+}
+
+int cublaslt_run(const struct cublaslt *l, const struct cublaslt_product *p, const void *w,
+	const void *x, void *y, bool add, void *workspace, cudaStream_t stream)
+{
+	const float one = 1, beta = add ? 1 : 0;
+
+	return l->matmul(l->handle, p->desc, &one, w, p->a, x, p->b, &beta, y, p->d, y, p->d,
+		&p->chosen.algo, workspace, CUBLASLT_WORKSPACE_BYTES, stream);
+}

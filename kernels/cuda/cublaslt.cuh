@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,11 @@
 #define CUBLASLT_DESC_TRANSA         3
 #define CUBLASLT_PREF_WORKSPACE      1 /* bytes, u64 */
 #define CUBLASLT_PREF_REDUCTION_MASK 3 /* u32; 0: no split of the sum */
+#define CUBLASLT_PREF_ALIGNMENT_A                                                                  \
+	5 /* bytes that a pointer is a multiple of, u32; B, C, D: 6 … 8                          \
+	   */
+#define CUBLASLT_WORKSPACE_BYTES ((size_t)32 << 20) /* what its own frameworks give it */
+#define CUBLASLT_ALIGNMENT       16                 /* of every operand that zeph hands over */
 
 struct cublaslt_algo {
 	uint64_t data[8];
@@ -48,6 +54,24 @@ struct cublaslt {
 		void *d, void *d_layout, const struct cublaslt_algo *algo, void *workspace,
 		size_t workspace_bytes, cudaStream_t stream);
 };
+
+/* One product, ready to run as often as one likes: y [n, rows] = x [n, cols] @ W [rows, cols]^T, W
+ * and x bf16, sums in f32. */
+struct cublaslt_product {
+	void *desc, *a, *b, *d, *pref;
+	struct cublaslt_heuristic chosen;
+};
+
+/* stride: of a row of y, in elements; type: of y, CUDA_TYPE_BF16 or CUDA_TYPE_F32; split: sums may
+ * be cut in parts that are added in whatever order. The status, 0 on success; what was made is
+ * freed by the caller either way. */
+int cublaslt_prepare(const struct cublaslt *l, uint32_t n, uint32_t rows, uint32_t cols,
+	uint32_t stride, int type, bool split, struct cublaslt_product *ret);
+void cublaslt_product_free(const struct cublaslt *l, struct cublaslt_product *p);
+
+/* y = W x, or y += W x. workspace: CUBLASLT_WORKSPACE_BYTES on the card. The status. */
+int cublaslt_run(const struct cublaslt *l, const struct cublaslt_product *p, const void *w,
+	const void *x, void *y, bool add, void *workspace, cudaStream_t stream);
 
 /* Finds and opens the library of this toolkit's major version: in the loader's path, the toolkit's
  * folder, Python's site-packages. -ENOTSUP with a sentence where there is none. The card must be

@@ -1,6 +1,7 @@
 /* Inside the CUDA backend: its state, and what its files call of each other. */
 #pragma once
 
+#include "kernels/cuda/cublaslt.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 #include <stdbool.h>
@@ -21,9 +22,10 @@ struct weight {
 
 struct kv {
 	struct kv_shape shape;
-	size_t row_bytes;  /* head_dim elements */
+	size_t row_bytes;  /* head_dim elements, without their scales */
 	size_t page_bytes; /* of one layer */
-	uint8_t *data;     /* [n_layers, n_pages, 2 (keys, values), n_kv_heads, 16, head_dim] */
+	uint8_t *data;     /* [n_layers, n_pages, 2 (keys, values), n_kv_heads, 16, head_dim]; Q8_0:
+			      behind a head's rows their scales, f16 [16, head_dim / 32] */
 };
 
 /* Consecutive rows of one sequence; attention.cu does some of them together. */
@@ -48,7 +50,7 @@ struct arena {
 
 /* Launches are compared byte by byte: the structs that kernels take have no padding (`none` stands
  * in its place, zero). */
-#define LAUNCH_ARGS 320
+#define LAUNCH_ARGS 448
 
 struct launch {
 	const void *kernel;
@@ -74,6 +76,14 @@ struct upload_slot {
 	cudaEvent_t done;
 };
 
+/* A product that cuBLASLt has been asked for. */
+#define INEXACT_SHAPES 128
+struct inexact_shape {
+	uint32_t n, rows, cols, stride;
+	uint64_t used; /* at which use; 0: free */
+	struct cublaslt_product product;
+};
+
 struct cuda {
 	struct backend base;
 	int card;
@@ -81,7 +91,6 @@ struct cuda {
 	size_t shared_max_bytes; /* of a block, on request */
 	uint32_t processors;
 	enum activations activations;
-	bool exact;
 	bool overlap; /* a kernel may start while the one ahead of it ends */
 	bool dead;    /* an error that stays was seen */
 	cudaStream_t stream;
@@ -105,6 +114,13 @@ struct cuda {
 	struct upload_slot upload[UPLOAD_SLOTS];
 	size_t upload_bytes;
 	uint32_t upload_next;
+
+	/* inexact.cu */
+	struct cublaslt lt;
+	struct inexact_shape shapes[INEXACT_SHAPES];
+	uint64_t shapes_used;
+	uint32_t inexact_rows;
+	struct arena panel, rows_bf16, lt_workspace;
 
 	struct arena acts;       /* matmul.cu: activations made ready */
 	struct arena partials;   /* attention.cu: blocks to be merged */

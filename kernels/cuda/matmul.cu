@@ -3,11 +3,13 @@
  *
  *   tensor cores (sm_80 on)  1 to 8 columns: one launch, RMSNorm in it; 9 to 64 and more than 64:
  *                            activations made ready by a launch of their own
+ *   engine.exact = false     large prompts by cuBLASLt (inexact.cu)
  *   older cards              dp4a for quantised weights where activations may be int8, f32
  * otherwise F32 weights              f32 everywhere
  *
  * Weights of one type that read the same activations share a launch (Q, K and V; gate and up). */
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/inexact.cuh"
 #include "kernels/cuda/matmul.cuh"
 #include "kernels/cuda/matmul_launch.cuh"
 
@@ -28,7 +30,8 @@ struct operation {
 	float *h; /* [n, cols], where there is a norm */
 	struct part_args parts[PRODUCT_PARTS];
 	uint32_t n_parts;
-	enum epilogue epilogue; /* SWIGLU: parts are gate and up */
+	enum epilogue epilogue; /* SWIGLU: parts are gate and up; ROPE: Q, K and V */
+	struct rope_kv rope;
 };
 
 static bool kernels_of(enum dtype dtype, struct product_kernels *ret)
@@ -65,6 +68,7 @@ static struct product_part product_part_of(const struct part_args *a)
 	part.bias = a->bias ? (const float *)a->bias->quants : NULL;
 	part.y = a->y;
 	part.rows = a->w->rows;
+	part.dtype = a->w->dtype;
 	return part;
 }
 
@@ -126,6 +130,50 @@ static int tensor_launch(struct cuda *c, struct product *p, const struct product
 	return cuda_launch(c, kernels.wide, grid, PRODUCT_THREADS, p->stages * stage, *p);
 }
 
+/* What rotating needs beside the product. */
+static int rope_prepare(struct cuda *c, const struct operation *o, struct product *p)
+{
+	const uint32_t heads = o->rope.n_heads + 2 * o->rope.n_kv_heads;
+	const size_t blocks = o->n <= SOME_COLUMNS ? 1 : parts_of(o->n, WIDE_COLUMNS * COLUMNS);
+	int r = arena_grow(
+		c, &c->counters, blocks * heads * sizeof(uint32_t), true, "counters of heads");
+
+	p->rope = o->rope;
+	p->counters = (uint32_t *)c->counters.data;
+	return r;
+}
+
+/* The first head of part i. */
+static uint32_t head_of(const struct operation *o, uint32_t i)
+{
+	return i == 0 ? 0 : o->rope.n_heads + (i - 1) * o->rope.n_kv_heads;
+}
+
+/* All parts in one launch, though their types differ; false where there is no kernel for that. */
+static bool mixed_run(struct cuda *c, const struct operation *o, struct product *p, int *ret)
+{
+	const enum dtype d = o->parts[0].w->dtype;
+	enum dtype e = d;
+	const void *kernel;
+	size_t bytes;
+
+	for (uint32_t i = 1; i < o->n_parts; i++)
+		e = o->parts[i].w->dtype != d ? o->parts[i].w->dtype : e;
+	for (uint32_t i = 1; i < o->n_parts; i++)
+		if (o->parts[i].w->dtype != d && o->parts[i].w->dtype != e)
+			return false;
+	kernel = o->n <= FEW_COLUMNS && e != d ? matmul_mixed_kernel(d, e, &bytes) : NULL;
+	if (!kernel)
+		return false;
+	p->n_parts = o->n_parts;
+	for (uint32_t i = 0; i < o->n_parts; i++) {
+		p->parts[i] = product_part_of(&o->parts[i]);
+		p->parts[i].head = head_of(o, i);
+	}
+	*ret = cuda_launch(c, kernel, dim3(blocks_of(p, 1)), PRODUCT_THREADS, bytes, *p);
+	return true;
+}
+
 /* Parts on tensor cores, those of one type together. */
 static int tensor_run(struct cuda *c, const struct operation *o)
 {
@@ -135,7 +183,11 @@ static int tensor_run(struct cuda *c, const struct operation *o)
 	int r = 0;
 
 	p.norm = o->norm ? (const float *)o->norm->quants : NULL;
-	if (o->n > FEW_COLUMNS)
+	if (o->epilogue == EPILOGUE_ROPE)
+		r = rope_prepare(c, o, &p);
+	if (r == 0 && mixed_run(c, o, &p, &r))
+		return r;
+	if (r == 0 && o->n > FEW_COLUMNS)
 		r = activations_launch(c, &p);
 	for (uint32_t i = 0; i < o->n_parts && r == 0; i++) {
 		if (done[i])
@@ -143,7 +195,8 @@ static int tensor_run(struct cuda *c, const struct operation *o)
 		p.n_parts = 0;
 		for (uint32_t k = i; k < o->n_parts; k++)
 			if (!done[k] && o->parts[k].w->dtype == o->parts[i].w->dtype) {
-				p.parts[p.n_parts++] = product_part_of(&o->parts[k]);
+				p.parts[p.n_parts] = product_part_of(&o->parts[k]);
+				p.parts[p.n_parts++].head = head_of(o, k);
 				done[k] = true;
 			}
 		for (uint32_t k = p.n_parts; k < PRODUCT_PARTS; k++)
@@ -153,6 +206,30 @@ static int tensor_run(struct cuda *c, const struct operation *o)
 				o->parts[i].w->dtype);
 		r = tensor_launch(c, &p, kernels);
 	}
+	return r;
+}
+
+static bool inexact_serves_all(const struct cuda *c, const struct operation *o)
+{
+	bool all = true;
+
+	for (uint32_t i = 0; i < o->n_parts; i++)
+		all = all && inexact_serves(c, o->n, o->parts[i].w, o->parts[i].y);
+	return all;
+}
+
+static int inexact_run(struct cuda *c, const struct operation *o)
+{
+	const struct part_args *gate = &o->parts[0], *up = &o->parts[1];
+	int r = inexact_begin(c, o->n, o->cols, o->x, o->norm, o->eps);
+
+	for (uint32_t i = 0; i < o->n_parts && r == 0; i++)
+		r = inexact_product(c, o->n, o->parts[i].w, o->parts[i].bias,
+			o->epilogue == EPILOGUE_ADD, o->parts[i].y);
+	if (r == 0 && o->epilogue == EPILOGUE_SWIGLU)
+		r = cuda_swiglu(&c->base, o->n, gate->w->rows, gate->y, up->y, gate->y);
+	if (r == 0 && o->epilogue == EPILOGUE_ROPE)
+		r = rope_kv_launch(c, o->rope, o->n);
 	return r;
 }
 
@@ -169,11 +246,18 @@ static int operation_run(struct cuda *c, struct operation *o)
 		assert(o->parts[i].w->cols == o->cols);
 		tensor = tensor && tensor_cores(c, o->parts[i].w);
 	}
+	if (inexact_serves_all(c, o))
+		return inexact_run(c, o);
 	if (o->epilogue == EPILOGUE_SWIGLU && (!tensor || gate->w->dtype != up->w->dtype)) {
 		o->epilogue = EPILOGUE_STORE;
 		r = operation_run(c, o);
 		return r < 0 ? r
 			     : cuda_swiglu(&c->base, o->n, gate->w->rows, gate->y, up->y, gate->y);
+	}
+	if (o->epilogue == EPILOGUE_ROPE && !tensor) {
+		o->epilogue = EPILOGUE_STORE;
+		r = operation_run(c, o);
+		return r < 0 ? r : rope_kv_launch(c, o->rope, o->n);
 	}
 	if (tensor)
 		return tensor_run(c, o);
@@ -238,9 +322,10 @@ int cuda_gate_up(struct backend *b, uint32_t n, const struct gate_up_args *a)
 
 int cuda_qkv(struct backend *b, const struct batch *batch, const struct qkv_args *a)
 {
+	struct cuda *c = cuda_of(b);
 	struct operation o = {};
-	int r;
 
+	assert(batch->n_rows == c->batch.n_rows);
 	o.n = batch->n_rows;
 	o.x = a->x;
 	o.norm = a->norm;
@@ -250,8 +335,7 @@ int cuda_qkv(struct backend *b, const struct batch *batch, const struct qkv_args
 	o.parts[1] = {a->wk, a->bk, a->k};
 	o.parts[2] = {a->wv, a->bv, a->v};
 	o.n_parts = 3;
-	r = operation_run(cuda_of(b), &o);
-	if (r < 0)
-		return r;
-	return cuda_rope_kv(b, batch, a->shape, a->rope, a->q, a->k, a->v, a->kv, a->layer);
+	o.epilogue = EPILOGUE_ROPE;
+	o.rope = rope_kv_of(c, a->shape, a->rope, a->q, a->k, a->v, a->kv, a->layer);
+	return operation_run(c, &o);
 }

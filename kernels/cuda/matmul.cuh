@@ -156,16 +156,12 @@ __device__ static __forceinline__ void chunk_product(const typename packed<D>::c
 		chunk_quants<D, MT, NT>(w, terms, nts, acc, b, sums);
 }
 
-/* Grid: MT tiles of 16 rows each, over all parts; PRODUCT_THREADS threads. */
 template <int D, int MT, int NT>
-__global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_split(
-	const struct product p)
+__device__ static __forceinline__ void split_block(const struct product &p, uint8_t *shared)
 {
-#if PTX_SM80
 	using W = packed<D>;
 	constexpr bool FEW = NT == 1;
 	constexpr int STAGES = split_stages<D, MT>();
-	SHARED_DYNAMIC(shared);
 	SHARED(float, scratch, [ROW_WARPS]);
 	SHARED(float, row_scales, [COLUMNS]);
 	const uint32_t lane = threadIdx.x % WARP_LANES, warp = threadIdx.x / WARP_LANES;
@@ -321,6 +317,31 @@ __global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_
 			result_store(p, p.parts[at], first * TILE_ROWS + row, column,
 				total(row, column), pair ? total(TILE_ROWS + row, column) : 0);
 	}
+	if (p.epilogue == EPILOGUE_ROPE)
+		rope_finish(p, p.parts[at], first * TILE_ROWS, MT * TILE_ROWS, 0, 0, p.n);
+}
+
+/* Grid: MT tiles of 16 rows each, over all parts; PRODUCT_THREADS threads. */
+template <int D, int MT, int NT>
+__global__ __launch_bounds__(PRODUCT_THREADS, split_blocks(MT, NT)) void matmul_split(
+	const struct product p)
+{
+#if PTX_SM80
+	SHARED_DYNAMIC(shared);
+	split_block<D, MT, NT>(p, shared);
+#endif
+}
+
+/* The same for few columns where some parts are of type D and the others of type E. */
+template <int D, int E>
+__global__ __launch_bounds__(PRODUCT_THREADS, 2) void matmul_mixed(const struct product p)
+{
+#if PTX_SM80
+	SHARED_DYNAMIC(shared);
+	if (p.parts[part_of(p, blockIdx.x)].dtype == D)
+		split_block<D, 1, 1>(p, shared);
+	else
+		split_block<E, 1, 1>(p, shared);
 #endif
 }
 
@@ -469,6 +490,10 @@ __global__ __launch_bounds__(PRODUCT_THREADS, 1) void matmul_wide(const struct p
 				result_store(p, p.parts[at], row, column, total[m][nt][i],
 					pair ? total[1][nt][i] : 0);
 			}
+	if (p.epilogue == EPILOGUE_ROPE)
+		rope_finish(p, p.parts[at], first * TILE_ROWS, WIDE_TILES * TILE_ROWS, blockIdx.x,
+			first_nt * COLUMNS,
+			min((uint32_t)WIDE_COLUMNS * COLUMNS, p.n - first_nt * COLUMNS));
 #endif
 }
 
@@ -491,6 +516,8 @@ struct product_kernels {
 			INT8_KERNEL(d)                                                             \
 	}
 
+/* Few columns, weights of two types in one launch; NULL: there is no such kernel. */
+const void *matmul_mixed_kernel(int d, int e, size_t *ret_shared_bytes);
 bool matmul_float_kernels(int dtype, struct product_kernels *ret);
 bool matmul_legacy_kernels(int dtype, struct product_kernels *ret);
 bool matmul_k_kernels(int dtype, struct product_kernels *ret);

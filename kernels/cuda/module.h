@@ -11,7 +11,7 @@
 
 #include "kernels/backend.h"
 
-#define CUDA_MODULE_ABI    2 /* changes with struct cuda_module and with struct backend_ops */
+#define CUDA_MODULE_ABI    3 /* changes with struct cuda_module and with struct backend_ops */
 #define CUDA_MODULE_SYMBOL "zeph_cuda_module"
 
 struct cuda_card {
@@ -25,6 +25,7 @@ struct cuda_options {
 	uint32_t card; /* index among cards() */
 	enum activations activations;
 	bool exact; /* false: cuBLASLt may serve large prompts, in its own order of sums */
+	uint32_t inexact_rows; /* from so many on; 0: the module's choice */
 };
 
 struct cuda_module {

@@ -48,6 +48,10 @@ __device__ static uint32_t raw_quant(int dtype, const uint8_t *row, uint32_t k)
 		p = row + (size_t)k / 256 * 176;
 		return (p[48 + group / 2 * 32 + i] >> group % 2 * 4 & 15) | (p[16 + i] >> group & 1)
 										    << 4;
+	case DTYPE_IQ4_NL: p = row + (size_t)k / 32 * 18 + 2; return p[i % 16] >> i / 16 * 4 & 15;
+	case DTYPE_IQ4_XS:
+		p = row + (size_t)k / 256 * 136 + 8 + group * 16;
+		return p[i % 16] >> i / 16 * 4 & 15;
 	default: /* DTYPE_Q6_K */
 		p = row + (size_t)k / 256 * 210;
 		return (p[group / 4 * 64 + group % 2 * 32 + i] >> group % 4 / 2 * 4 & 15) |
@@ -77,8 +81,9 @@ __device__ static void raw_scales(
 	switch (dtype) {
 	case DTYPE_Q8_0:
 	case DTYPE_Q4_0:
+	case DTYPE_IQ4_NL:
 	case DTYPE_Q5_0: {
-		const uint32_t block = dtype == DTYPE_Q8_0 ? 34 : dtype == DTYPE_Q4_0 ? 18 : 22;
+		const uint32_t block = dtype == DTYPE_Q8_0 ? 34 : dtype == DTYPE_Q5_0 ? 22 : 18;
 
 		p = row + (size_t)k / 32 * block;
 		words[0] = load16(p) | (second ? load16(p + block) << 16 : 0);
@@ -109,6 +114,15 @@ __device__ static void raw_scales(
 		p = row + (size_t)super * (dtype == DTYPE_Q4_K ? 144 : 176) + 4;
 		words[0] = scale_k(p, part / 2) | scale_k(p, part / 2 + 1) << 16;
 		break;
+	case DTYPE_IQ4_XS: /* a scale for 32 columns serves two sub-blocks of 16 */
+		p = row + (size_t)super * 136;
+		for (uint32_t i = 0; i < 4; i++) {
+			const uint32_t s = part / 2 + i / 2, low = p[4 + s / 2] >> s % 2 * 4 & 15;
+			const uint32_t high = load16(p + 2) >> 2 * s & 3;
+
+			words[0] |= (uint32_t)(uint8_t)((int)(low | high << 4) - 32) << 8 * i;
+		}
+		break;
 	case DTYPE_Q6_K: words[0] = load32(row + (size_t)super * 210 + 192 + part); break;
 	default: break;
 	}
@@ -123,6 +137,7 @@ __device__ static uint32_t raw_super(int dtype, const uint8_t *row, uint32_t sup
 	case DTYPE_Q4_K: return load32(row + (size_t)super * 144);
 	case DTYPE_Q5_K: return load32(row + (size_t)super * 176);
 	case DTYPE_Q6_K: return load16(row + (size_t)super * 210 + 208);
+	case DTYPE_IQ4_XS: return load16(row + (size_t)super * 136);
 	default: return 0;
 	}
 }
@@ -224,20 +239,6 @@ __global__ void pack_kernel(const struct pack p)
 			((uint16_t *)d)[h] = (uint16_t)super;
 	}
 }
-
-#define PACKED_TYPES(X)                                                                            \
-	X(DTYPE_F16)                                                                               \
-	X(DTYPE_BF16)                                                                              \
-	X(DTYPE_Q8_0)                                                                              \
-	X(DTYPE_Q4_0)                                                                              \
-	X(DTYPE_Q4_1)                                                                              \
-	X(DTYPE_Q5_0)                                                                              \
-	X(DTYPE_Q5_1)                                                                              \
-	X(DTYPE_Q2_K)                                                                              \
-	X(DTYPE_Q3_K)                                                                              \
-	X(DTYPE_Q4_K)                                                                              \
-	X(DTYPE_Q5_K)                                                                              \
-	X(DTYPE_Q6_K)
 
 int cuda_pack(struct cuda *c, const struct weight *w, const uint8_t *raw, size_t row_bytes,
 	uint32_t first_row, uint32_t n_rows)

@@ -12,7 +12,7 @@
  *           one row, unsigned (int8: signed); eight bits take a word for row g and one for row
  *           g + 8 per step; nibbles one word per step, row g low; pairs of bits one word per row, a
  *           step every two bits; single bits one word, steps of row g in bits 0-3 of each byte, of
- *           row g + 8 in bits 4-7.
+ *           row g + 8 in bits 4-7. IQ4 types: nibbles that choose one of sixteen int8.
  *   scales  [tile][chunk][g]: what rows g and g + 8 have for each sub-block of 32 or 16 columns
  *   supers  [tile][chunk / 4][g]: K types only, the block's f16 d (and dmin) for both rows
  *
@@ -61,7 +61,26 @@ PACKED_TYPE(DTYPE_Q3_K, 3, 4, SCALE_K16);
 PACKED_TYPE(DTYPE_Q4_K, 4, 0, SCALE_K32);
 PACKED_TYPE(DTYPE_Q5_K, 5, 0, SCALE_K32);
 PACKED_TYPE(DTYPE_Q6_K, 6, 32, SCALE_K16);
+PACKED_TYPE(DTYPE_IQ4_NL, 4, 0, SCALE_D);
+PACKED_TYPE(DTYPE_IQ4_XS, 4, 0, SCALE_K16); /* its scale per 32 stands twice */
 #undef PACKED_TYPE
+
+/* All of them. */
+#define PACKED_TYPES(X)                                                                            \
+	X(DTYPE_F16)                                                                               \
+	X(DTYPE_BF16)                                                                              \
+	X(DTYPE_Q8_0)                                                                              \
+	X(DTYPE_Q4_0)                                                                              \
+	X(DTYPE_Q4_1)                                                                              \
+	X(DTYPE_Q5_0)                                                                              \
+	X(DTYPE_Q5_1)                                                                              \
+	X(DTYPE_Q2_K)                                                                              \
+	X(DTYPE_Q3_K)                                                                              \
+	X(DTYPE_Q4_K)                                                                              \
+	X(DTYPE_Q5_K)                                                                              \
+	X(DTYPE_Q6_K)                                                                              \
+	X(DTYPE_IQ4_NL)                                                                            \
+	X(DTYPE_IQ4_XS)
 
 /* Bytes of a lane in one chunk, and of a tile's chunk. */
 struct packed_sizes {
@@ -93,6 +112,8 @@ template <int D> struct packed {
 		SUPERS = SIZES.supers,
 		STAGE_BYTES = WARP_LANES * (QUANTS + SCALES + SUPERS), /* of a ring */
 		FLOAT = BITS == 16,
+		LEVELS = D == DTYPE_IQ4_NL || D == DTYPE_IQ4_XS,
+		SIGNED = BITS == 8 || LEVELS, /* byte form is int8 */
 		MINIMUMS = KIND == SCALE_DM || KIND == SCALE_K32 || KIND == SCALE_K16M,
 		SUB_COLS = KIND == SCALE_K16 || KIND == SCALE_K16M ? 16 : 32,
 		SUBS = CHUNK_COLS / SUB_COLS,
@@ -202,6 +223,16 @@ template <int D> struct packed {
 			supers_at(w, tile, at, lane), lane);
 	}
 
+	/* The levels (iq4_levels) that four nibbles choose, as bytes. */
+	static __device__ __forceinline__ uint32_t levels(uint32_t nibbles)
+	{
+		const uint32_t at = nibbles & 0x7777;
+		const uint32_t low = __byte_perm(0xbfad9881, 0xf6eaddcf, at);
+		const uint32_t high = __byte_perm(0x26190d01, 0x71594535, at);
+
+		return __byte_perm(low, high, 0x3210 | (nibbles & 0x8888) >> 1);
+	}
+
 	/* A step's integers in byte form: of row g and of row g + 8. */
 	static __device__ __forceinline__ void bytes(
 		const chunk &c, int step, uint32_t &low, uint32_t &high)
@@ -209,6 +240,14 @@ template <int D> struct packed {
 		if constexpr (BITS == 8) {
 			low = c.q[2 * step];
 			high = c.q[2 * step + 1];
+			return;
+		}
+		if constexpr (LEVELS) {
+			/* of both rows in turn */
+			const uint32_t first = levels(c.q[step]), second = levels(c.q[step] >> 16);
+
+			low = __byte_perm(first, second, 0x6420);
+			high = __byte_perm(first, second, 0x7531);
 			return;
 		}
 		if constexpr (BITS >= 4 && BITS < 8) {
@@ -237,7 +276,7 @@ template <int D> struct packed {
 	 */
 	static __device__ __forceinline__ uint32_t convert(uint32_t v)
 	{
-		if constexpr (BITS == 8) /* -128, or -256 where the sign is set */
+		if constexpr (SIGNED) /* -128, or -256 where the sign is set */
 			return bf16_pair_add(
 				(v & 0x007f007f) | 0x43004300, (v & 0x00800080) | 0xc300c300);
 		/* 128 + OFFSET has eight bits: the numbers of bf16 there are even or whole */
@@ -296,9 +335,8 @@ template <int D> struct packed {
 #pragma unroll
 				for (int k = 0; k < 4; k++) {
 					const int shift = 8 * (k == 1 ? 2 : k == 2 ? 1 : k);
-					const int n = BITS == 8 ? (int)(int8_t)(v[h] >> shift)
-								: (int)(v[h] >> shift & 0xff) -
-									  OFFSET;
+					const int n = SIGNED ? (int)(int8_t)(v[h] >> shift)
+							     : (int)(v[h] >> shift & 0xff) - OFFSET;
 
 					w[h][k] = (float)n;
 				}

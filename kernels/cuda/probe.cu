@@ -17,10 +17,9 @@
 #define READ_BYTES   ((size_t)1 << 30) /* far more than any cache */
 #define READ_REPEATS 24
 #endif
-#define READ_THREADS    256
-#define READ_LOADS      4                  /* of 16 bytes, in flight in each thread */
-#define WORKSPACE_BYTES ((size_t)32 << 20) /* what cuBLASLt is given, as by its own frameworks */
-#define MATMUL_SECONDS  0.05               /* of timed products, at least 8 */
+#define READ_THREADS   256
+#define READ_LOADS     4    /* of 16 bytes, in flight in each thread */
+#define MATMUL_SECONDS 0.05 /* of timed products, at least 8 */
 
 struct probe_args {
 	const uint4 *data;
@@ -180,58 +179,10 @@ int cuda_probe_read(uint32_t card, double *ret_gbps, char *error, size_t error_s
 	return 0;
 }
 
-/* The objects of one product; freed whatever has been made. */
-struct product {
-	void *desc, *a, *b, *d, *pref;
-};
-
-/* Row-major W [rows, cols], x [n, cols], y [n, rows] are column-major cols x rows, cols x n and
- * rows x n: y = W^T x. */
-static int prepare(const struct cublaslt *l, uint32_t n, uint32_t rows, uint32_t cols,
-	struct product *p, struct cublaslt_heuristic *ret)
-{
-	const int32_t transpose = CUBLAS_TRANSPOSE;
-	const uint64_t workspace = WORKSPACE_BYTES;
-	int found = 0, status;
-
-	status = l->desc_new(&p->desc, CUBLAS_COMPUTE_32F_FLAG, CUDA_TYPE_F32);
-	if (status == 0)
-		status = l->desc_set(p->desc, CUBLASLT_DESC_TRANSA, &transpose, sizeof(transpose));
-	if (status == 0)
-		status = l->layout_new(&p->a, CUDA_TYPE_BF16, cols, rows, cols);
-	if (status == 0)
-		status = l->layout_new(&p->b, CUDA_TYPE_BF16, cols, n, cols);
-	if (status == 0)
-		status = l->layout_new(&p->d, CUDA_TYPE_BF16, rows, n, rows);
-	if (status == 0)
-		status = l->pref_new(&p->pref);
-	if (status == 0)
-		status = l->pref_set(
-			p->pref, CUBLASLT_PREF_WORKSPACE, &workspace, sizeof(workspace));
-	if (status == 0)
-		status = l->heuristic(
-			l->handle, p->desc, p->a, p->b, p->d, p->d, p->pref, 1, ret, &found);
-	return status != 0 ? status : found > 0 ? 0 : -1;
-}
-
-static void product_free(const struct cublaslt *l, struct product *p)
-{
-	void *const layouts[] = {p->a, p->b, p->d};
-
-	for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
-		if (layouts[i])
-			l->layout_free(layouts[i]);
-	if (p->pref)
-		l->pref_free(p->pref);
-	if (p->desc)
-		l->desc_free(p->desc);
-}
-
 /* Times products one after another, after a round that warms up. */
-static int time_products(const struct cublaslt *l, const struct product *p,
-	const struct cublaslt_heuristic *h, const struct probe_memory *m, double *ret_seconds)
+static int time_products(const struct cublaslt *l, const struct cublaslt_product *p,
+	const struct probe_memory *m, double *ret_seconds)
 {
-	const float one = 1, zero = 0;
 	int repeats = 2, status = 0;
 	double seconds = 0, since;
 
@@ -239,9 +190,8 @@ static int time_products(const struct cublaslt *l, const struct product *p,
 		repeats *= 4;
 		since = now();
 		for (int i = 0; i < repeats && status == 0; i++)
-			status = l->matmul(l->handle, p->desc, &one, m->blocks[0], p->a,
-				m->blocks[1], p->b, &zero, m->blocks[2], p->d, m->blocks[2], p->d,
-				&h->algo, m->blocks[3], WORKSPACE_BYTES, m->stream);
+			status = cublaslt_run(l, p, m->blocks[0], m->blocks[1], m->blocks[2], false,
+				m->blocks[3], m->stream);
 		if (status == 0 && cudaStreamSynchronize(m->stream) != cudaSuccess)
 			status = -1;
 		seconds = now() - since;
@@ -253,10 +203,9 @@ static int time_products(const struct cublaslt *l, const struct product *p,
 int cuda_probe_matmul(uint32_t card, uint32_t n, uint32_t rows, uint32_t cols, double *ret_seconds,
 	char *error, size_t error_size)
 {
-	struct cublaslt_heuristic h = {};
 	struct probe_memory m = {};
 	struct cublaslt l = {};
-	struct product p = {};
+	struct cublaslt_product p = {};
 	cudaError_t e = begin(&m, card);
 	double seconds = 0;
 	int r = 0, status;
@@ -272,15 +221,15 @@ int cuda_probe_matmul(uint32_t card, uint32_t n, uint32_t rows, uint32_t cols, d
 	if (e == cudaSuccess)
 		e = take(&m, (size_t)n * rows * 2);
 	if (e == cudaSuccess)
-		e = take(&m, WORKSPACE_BYTES);
+		e = take(&m, CUBLASLT_WORKSPACE_BYTES);
 	if (e != cudaSuccess) {
 		r = failed(e, "a matrix product", error, error_size);
 		goto done;
 	}
-	status = prepare(&l, n, rows, cols, &p, &h);
+	status = cublaslt_prepare(&l, n, rows, cols, rows, CUDA_TYPE_BF16, true, &p);
 	if (status == 0)
-		status = time_products(&l, &p, &h, &m, &seconds);
-	product_free(&l, &p);
+		status = time_products(&l, &p, &m, &seconds);
+	cublaslt_product_free(&l, &p);
 	if (status != 0) {
 		snprintf(error, error_size, "cuBLASLt: status %d for a product of %u x %u x %u",
 			status, n, rows, cols);

@@ -14,6 +14,7 @@
  * for many, a warp goes through all slices. A column never touches another. */
 #pragma once
 
+#include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/packed.cuh"
 #include "kernels/cuda/reduce.cuh"
 
@@ -29,6 +30,7 @@ enum epilogue {
 	EPILOGUE_STORE,  /* y = v */
 	EPILOGUE_ADD,    /* y += v */
 	EPILOGUE_SWIGLU, /* parts 0 and 1 are gate and up, the result goes to part 0's y */
+	EPILOGUE_ROPE,   /* y = v; whoever completes a head rotates it and writes it to its page */
 };
 
 struct product_part {
@@ -37,6 +39,8 @@ struct product_part {
 	float *y;          /* [n, rows] */
 	uint32_t rows;
 	uint32_t first; /* this part's first thread block along the rows */
+	uint32_t head;  /* EPILOGUE_ROPE: its first among the heads of Q, K and V */
+	int dtype;
 };
 
 /* Activations made ready, in the order in which lanes want them:
@@ -56,6 +60,9 @@ struct product {
 	float eps;
 	uint32_t stages; /* of the ring, where it is not fixed */
 	uint32_t none;
+	/* EPILOGUE_ROPE: counters [column blocks, heads], zero before and after */
+	struct rope_kv rope;
+	uint32_t *counters;
 };
 
 #define TERM_BYTES (CHUNK_COLS * COLUMNS * 2) /* of one term of a chunk */
@@ -124,6 +131,38 @@ __device__ static __forceinline__ void result_store(const struct product &p,
 	else if (p.epilogue == EPILOGUE_SWIGLU)
 		v = swiglu(v, up);
 	*y = v;
+}
+
+/* EPILOGUE_ROPE, by all threads once a thread block has stored its results: rows [first, first +
+ * rows) of a part, columns [column, column + columns), whose thread block is column_block of its
+ * kind. A head's rows lie in some thread blocks; the last of them to arrive has them all. */
+#define ROPE_HEADS_MAX 65 /* that a thread block touches: of 128 rows, two each */
+
+__device__ static __forceinline__ void rope_finish(const struct product &p,
+	const struct product_part &part, uint32_t first, uint32_t rows, uint32_t column_block,
+	uint32_t column, uint32_t columns)
+{
+	SHARED(uint32_t, mine, [ROPE_HEADS_MAX]);
+	const uint32_t warp = threadIdx.x / WARP_LANES, dim = p.rope.head_dim;
+	const uint32_t head = first / dim, last = (min(first + rows, part.rows) - 1) / dim;
+	const uint32_t n = last - head + 1, all = p.rope.n_heads + 2 * p.rope.n_kv_heads;
+
+	__threadfence();
+	__syncthreads();
+	for (uint32_t i = threadIdx.x; i < n; i += PRODUCT_THREADS) {
+		const uint32_t begin = (head + i) * dim;
+		const uint32_t blocks = (begin + dim - 1) / rows - begin / rows + 1;
+		uint32_t *counter = &p.counters[(size_t)column_block * all + part.head + head + i];
+
+		mine[i] = atomicAdd(counter, (uint32_t)1) == blocks - 1;
+		if (mine[i])
+			*counter = 0;
+	}
+	__syncthreads();
+	__threadfence();
+	for (uint32_t i = warp; i < n * columns; i += PRODUCT_THREADS / WARP_LANES)
+		if (mine[i / columns])
+			rope_kv_head(p.rope, column + i % columns, part.head + head + i / columns);
 }
 
 __device__ static __forceinline__ uint32_t part_of(const struct product &p, uint32_t block)

@@ -109,19 +109,8 @@ static bool sizes_of(enum dtype dtype, struct packed_sizes *ret)
 {
 	switch (dtype) {
 #define SIZES(d)                                                                                   \
-	case d: *ret = packed<d>::SIZES; return true
-		SIZES(DTYPE_F16);
-		SIZES(DTYPE_BF16);
-		SIZES(DTYPE_Q8_0);
-		SIZES(DTYPE_Q4_0);
-		SIZES(DTYPE_Q4_1);
-		SIZES(DTYPE_Q5_0);
-		SIZES(DTYPE_Q5_1);
-		SIZES(DTYPE_Q2_K);
-		SIZES(DTYPE_Q3_K);
-		SIZES(DTYPE_Q4_K);
-		SIZES(DTYPE_Q5_K);
-		SIZES(DTYPE_Q6_K);
+	case d: *ret = packed<d>::SIZES; return true;
+		PACKED_TYPES(SIZES)
 #undef SIZES
 	default: return false;
 	}

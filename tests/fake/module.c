@@ -287,6 +287,9 @@ static int fake_backend_new(
 	snprintf((*ret)->device.isa, sizeof((*ret)->device.isa), "sm_%u%u", cards[o->card].major,
 		cards[o->card].minor);
 	(*ret)->device.memory_bytes = cards[o->card].memory_bytes;
+	(*ret)->device.inexact = !o->exact && !fault("nocublaslt:");
+	if (!o->exact && fault("nocublaslt:"))
+		snprintf((*ret)->device.note, sizeof((*ret)->device.note), "no cuBLASLt here");
 	ledger("new", f);
 	return 0;
 }

@@ -27,6 +27,7 @@ struct shim_graph_exec {
 	std::shared_ptr<std::vector<std::function<void()>>> nodes;
 };
 struct shim_stream {
+	const struct shim_stream_calls *calls; /* first: see shim.h */
 	std::deque<std::function<void()>> queue;
 	shim_graph *capture;
 	bool running;
@@ -110,6 +111,18 @@ void enqueue(cudaStream_t s, std::function<void()> work)
 	for (uint64_t n = shim::random_next() % 3; n > 0 && !s->queue.empty(); n--)
 		run_one(s);
 }
+
+void enqueue_for(void *stream, void (*work)(void *arg), void *arg)
+{
+	enqueue((cudaStream_t)stream, [=] { work(arg); });
+}
+
+int on_device_for(const void *p, size_t bytes)
+{
+	return on_device(p, bytes);
+}
+
+const struct shim_stream_calls stream_calls = {enqueue_for, on_device_for};
 
 cudaError_t allocate(void **p, size_t bytes, bool device)
 {
@@ -316,6 +329,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 {
 	(void)flags;
 	*s = new shim_stream();
+	(*s)->calls = &stream_calls;
 	streams.push_back(*s);
 	return cudaSuccess;
 }

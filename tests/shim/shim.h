@@ -31,6 +31,13 @@ void shim_memory(size_t bytes);
  * kernel has gone astray; a negative number (and cudaDeviceReset) ends that. */
 void shim_lose_card(int after_launches);
 
+/* What a stream of the shim begins with: all that a library beside it (cublaslt.c) knows of it.
+ * enqueue(): work(arg) runs when the stream comes to it. */
+struct shim_stream_calls {
+	void (*enqueue)(void *stream, void (*work)(void *arg), void *arg);
+	int (*on_device)(const void *p, size_t bytes);
+};
+
 struct shim_statistics {
 	size_t device_bytes, pinned_bytes; /* allocated now */
 	size_t launches, graph_launches, graphs;

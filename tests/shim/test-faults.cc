@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernels/cuda/module.h"
 #include "kernels/cuda/ptx.cuh"
 #include "tests/shim/shim.h"
 
@@ -305,6 +306,20 @@ static void streams_run_late(void **)
 	assert_int_equal(early + late, SEEDS);
 }
 
+/* This program is not told where the tests' cuBLASLt is. */
+static void without_cublaslt_products_stay_exact(void **)
+{
+	const struct cuda_options o = {};
+	struct backend *b = NULL;
+	char error[256] = "";
+
+	assert_int_equal(zeph_cuda_module.backend_new(&o, &b, error, sizeof(error)), 0);
+	assert_false(b->device.inexact);
+	assert_non_null(strstr(b->device.note, "exactly though engine.exact is false: "));
+	assert_non_null(strstr(b->device.note, "cu"));
+	b->ops->free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,6 +331,7 @@ int main(void)
 		cmocka_unit_test(a_missing_lane_is_caught),
 		cmocka_unit_test(a_launch_beyond_the_card_is_refused),
 		cmocka_unit_test(streams_run_late),
+		cmocka_unit_test(without_cublaslt_products_stay_exact),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,7 @@ static int usage(void)
 {
 	fprintf(stderr,
 		"usage: zeph-logits --model F --device reference|cpu|cuda [--activations fast|exact]\n"
-		"                   [--kv f32|f16|bf16] [--threads N] [--chunk ROWS] [--quantize TYPE]\n"
+		"                   [--kv f32|f16|bf16|q8_0] [--threads N] [--chunk ROWS] [--quantize TYPE]\n"
 		"                   --tokens FILE (u32 ids) --out FILE (f32 [n, vocab])\n");
 	return 2;
 }

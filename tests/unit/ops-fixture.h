@@ -51,15 +51,10 @@ static const enum dtype all_dtypes[] = {
 	DTYPE_Q4_K,
 	DTYPE_Q5_K,
 	DTYPE_Q6_K,
-	/* The processor's alone: cards refuse them, see a_tensor_without_a_kernel_is_refused. */
 	DTYPE_IQ4_NL,
 	DTYPE_IQ4_XS,
 };
-#if defined(TEST_CUDA) || defined(TEST_CARD)
-#define N_DTYPES (sizeof(all_dtypes) / sizeof(all_dtypes[0]) - 2)
-#else
 #define N_DTYPES (sizeof(all_dtypes) / sizeof(all_dtypes[0]))
-#endif
 
 static inline double matmul_share(const struct candidate *c, enum dtype dtype)
 {

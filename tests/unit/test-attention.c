@@ -18,8 +18,27 @@ struct sequences {
 	struct kv_shape kv_shape;
 	struct attention_shape shape;
 	uint32_t table[SLOTS * STRIDE];
-	float *k, *v; /* [SLOTS, POSITIONS, n_kv_heads, head_dim], as given to rope_kv */
+	float *k, *v;           /* [SLOTS, POSITIONS, n_kv_heads, head_dim], as given to rope_kv */
+	float *kept_k, *kept_v; /* what the KV's type keeps of them unrotated */
 };
+
+/* x [rows, dim] as that type keeps it. */
+static float *kept(enum dtype dtype, const float *x, size_t rows, size_t dim)
+{
+	float *y = malloc(rows * dim * sizeof(float));
+	size_t bytes;
+
+	assert_true(dtype_row_bytes(dtype, dim, &bytes));
+	uint8_t *row = malloc(bytes);
+	assert_non_null(row);
+	assert_non_null(y);
+	for (size_t i = 0; i < rows; i++) {
+		quantize_row(dtype, x + i * dim, NULL, row, dim);
+		dequantize_row(dtype, row, y + i * dim, dim);
+	}
+	free(row);
+	return y;
+}
 
 static float *rope_values(uint32_t positions, uint32_t rope_dim, bool identity)
 {
@@ -58,6 +77,8 @@ static void sequences_new(struct sequences *s, struct backend *b, uint32_t n_hea
 		s->table[i] = (i * 7 + 3) % PAGES;
 	s->k = random_floats(1, (size_t)SLOTS * POSITIONS * n_kv_heads * head_dim);
 	s->v = random_floats(2, (size_t)SLOTS * POSITIONS * n_kv_heads * head_dim);
+	s->kept_k = kept(dtype, s->k, (size_t)SLOTS * POSITIONS * n_kv_heads, head_dim);
+	s->kept_v = kept(dtype, s->v, (size_t)SLOTS * POSITIONS * n_kv_heads, head_dim);
 }
 
 static void sequences_free(struct sequences *s)
@@ -65,21 +86,13 @@ static void sequences_free(struct sequences *s)
 	s->b->ops->kv_free(s->b, s->kv);
 	free(s->k);
 	free(s->v);
+	free(s->kept_k);
+	free(s->kept_v);
 }
 
 static size_t kv_width(const struct sequences *s)
 {
 	return (size_t)s->shape.n_kv_heads * s->shape.head_dim;
-}
-
-/* The value that the KV's type keeps of x. */
-static float kept(const struct sequences *s, float x)
-{
-	switch (s->kv_shape.dtype) {
-	case DTYPE_F16: return f16_to_f32(f32_to_f16(x));
-	case DTYPE_BF16: return bf16_to_f32(f32_to_bf16(x));
-	default: return x;
-	}
 }
 
 /* Writes all positions of both sequences, unrotated, in one batch. */
@@ -130,11 +143,11 @@ static void attention_f64(
 			double score = 0;
 
 			for (uint32_t i = 0; i < dim; i++)
-				score += (double)qh[i] * (double)kept(s, s->k[at + i]);
+				score += (double)qh[i] * (double)s->kept_k[at + i];
 			double e = exp(score * (double)s->shape.scale);
 			sum += e;
 			for (uint32_t i = 0; i < dim; i++)
-				yh[i] += e * (double)kept(s, s->v[at + i]);
+				yh[i] += e * (double)s->kept_v[at + i];
 		}
 		for (uint32_t i = 0; i < dim; i++)
 			yh[i] /= sum;
@@ -224,11 +237,11 @@ static void check_borders(struct sequences *s)
 static void attention_at_the_borders_of_pages_and_blocks(void **state)
 {
 	const uint32_t groups[] = {1, 2, 3, 4, 8};
-	const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+	const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
 	struct backend *b = make_backend(*state, 2);
 
 	for (size_t g = 0; g < 5; g++)
-		for (size_t t = 0; t < 3; t++) {
+		for (size_t t = 0; t < 4; t++) {
 			struct sequences s;
 
 			sequences_new(&s, b, 2 * groups[g], 2, g % 2 ? 32 : 64, dtypes[t]);
@@ -258,13 +271,16 @@ static void attention_sees_exactly_the_window(void **state)
 /* Wide heads, and widths that no vector divides. */
 static void attention_takes_any_head_width(void **state)
 {
-	const uint32_t dims[] = {2, 6, 80, 96, 128, 256};
+	const uint32_t dims[] = {2, 6, 80, 96, 128, 256, 96, 128};
 	struct backend *b = make_backend(*state, 3);
 
 	for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++) {
 		struct sequences s;
 
-		sequences_new(&s, b, 3, 1, dims[i], i % 2 ? DTYPE_F32 : DTYPE_BF16);
+		sequences_new(&s, b, 3, 1, dims[i],
+			i >= 6  ? DTYPE_Q8_0
+			: i % 2 ? DTYPE_F32
+				: DTYPE_BF16);
 		write_all(&s);
 		check_attention(&s, around_block, 4);
 		sequences_free(&s);
@@ -327,8 +343,26 @@ static double rotated(
 	return (double)x[i] * c + (first ? -1 : 1) * (double)x[other] * sn;
 }
 
-/* Rows of both sequences across a page's border; tolerance: two products and a sum in f32, then the
- * KV type's own half step. */
+/* The head as rope_kv() computes it, in f32. */
+static void rotate_f32(
+	const struct sequences *s, const float *rope, uint32_t position, const float *x, float *y)
+{
+	const uint32_t half = s->shape.rope_dim / 2, dim = s->shape.head_dim;
+	const bool halves = s->shape.rope_layout == ROPE_HALVES;
+
+	memcpy(y, x, dim * sizeof(float));
+	for (uint32_t i = 0; i < half; i++) {
+		const uint32_t a = halves ? i : 2 * i, b = halves ? i + half : 2 * i + 1;
+		const float c = rope[position * 2 * half + i];
+		const float sn = rope[position * 2 * half + half + i];
+
+		y[a] = x[a] * c - x[b] * sn;
+		y[b] = x[b] * c + x[a] * sn;
+	}
+}
+
+/* Rows of both sequences across a page's border; tolerance of queries: two products and a sum in
+ * f32. What the pages hold is the same to the bit in every backend. */
 static void check_rope(struct sequences *s)
 {
 	enum { N = 6 };
@@ -342,16 +376,15 @@ static void check_rope(struct sequences *s)
 	float *host = random_floats(40, (size_t)N * heads * dim);
 	float *q = put(b, host, (size_t)N * heads * dim);
 	float *k = put(b, s->k, N * kv_width(s)), *v = put(b, s->v, N * kv_width(s));
-	size_t size = dtype_info(s->kv_shape.dtype)->block_bytes;
-	size_t page_elements = 2 * (size_t)kv_heads * KV_PAGE_TOKENS * dim;
-	uint8_t *page = malloc(page_elements * size);
-	float *elements = malloc(page_elements * sizeof(float));
-	double step = s->kv_shape.dtype == DTYPE_BF16  ? 0x1p-8
-		      : s->kv_shape.dtype == DTYPE_F16 ? 0x1p-11
-						       : 0;
+	size_t bytes;
+	assert_true(dtype_row_bytes(s->kv_shape.dtype, dim, &bytes));
+	uint8_t *page = malloc(2 * (size_t)kv_heads * KV_PAGE_TOKENS * bytes);
+	uint8_t *row = malloc(bytes);
+	float *head = malloc(dim * sizeof(float));
 
 	assert_non_null(page);
-	assert_non_null(elements);
+	assert_non_null(row);
+	assert_non_null(head);
 	assert_int_equal(b->ops->batch_begin(b, &batch), 0);
 	assert_int_equal(
 		b->ops->rope_kv(b, &batch, &s->shape, rope.weight, q, k, v, s->kv, LAYER), 0);
@@ -367,24 +400,25 @@ static void check_rope(struct sequences *s)
 		assert_int_equal(b->ops->kv_read(b, s->kv, LAYER,
 					 s->table[slots[r] * STRIDE + p / KV_PAGE_TOKENS], page),
 			0);
-		dequantize_row(s->kv_shape.dtype, page, elements, page_elements);
-		for (uint32_t i = 0; i < kv_heads * dim; i++) {
-			uint32_t h = i / dim;
-			size_t at = ((size_t)h * KV_PAGE_TOKENS + p % KV_PAGE_TOKENS) * dim +
-				    i % dim;
-			const float *x = s->k + r * kv_width(s) + h * dim;
-			double want = rotated(s, values, p, x, i % dim);
+		for (uint32_t h = 0; h < kv_heads; h++) {
+			const size_t from = r * kv_width(s) + h * dim;
+			const uint8_t *at =
+				page + ((size_t)h * KV_PAGE_TOKENS + p % KV_PAGE_TOKENS) * bytes;
 
-			assert_near((double)elements[at], want, 1e-6 + fabs(want) * step, "k", i);
-			assert_true(elements[page_elements / 2 + at] ==
-				    kept(s, s->v[r * kv_width(s) + i]));
+			rotate_f32(s, values, p, s->k + from, head);
+			quantize_row(s->kv_shape.dtype, head, NULL, row, dim);
+			assert_memory_equal(at, row, bytes);
+			quantize_row(s->kv_shape.dtype, s->v + from, NULL, row, dim);
+			assert_memory_equal(
+				at + (size_t)kv_heads * KV_PAGE_TOKENS * bytes, row, bytes);
 		}
 	}
 	free(got);
 	free(host);
 	free(values);
 	free(page);
-	free(elements);
+	free(row);
+	free(head);
 	stored_free(b, &rope);
 	b->ops->buffer_free(b, q);
 	b->ops->buffer_free(b, k);
@@ -393,16 +427,16 @@ static void check_rope(struct sequences *s)
 
 static void rope_rotates_and_writes_to_the_row_s_page(void **state)
 {
-	const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+	const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
 	struct backend *b = make_backend(*state, 2);
 
-	for (size_t i = 0; i < 3 * 2 * 3; i++) {
-		const uint32_t rope_dims[] = {32, 16, 2};
+	for (size_t i = 0; i < 4 * 2 * 3; i++) {
+		const uint32_t rope_dims[] = {64, 32, 2};
 		struct sequences s;
 
-		sequences_new(&s, b, 6, 2, 32, dtypes[i % 3]);
-		s.shape.rope_layout = i / 3 % 2 ? ROPE_HALVES : ROPE_INTERLEAVED;
-		s.shape.rope_dim = rope_dims[i / 6];
+		sequences_new(&s, b, 6, 2, 64, dtypes[i % 4]);
+		s.shape.rope_layout = i / 4 % 2 ? ROPE_HALVES : ROPE_INTERLEAVED;
+		s.shape.rope_dim = rope_dims[i / 8];
 		check_rope(&s);
 		sequences_free(&s);
 	}
@@ -437,82 +471,130 @@ static void kv_zero_clears_one_page_of_all_layers(void **state)
 	backend_free(b);
 }
 
-/* Fused or composed: the same queries, keys and values, bit for bit. */
-static void fused_qkv_equals_its_parts(void **state)
+struct qkv_case {
+	uint32_t n_rows, n_heads, n_kv_heads, head_dim, rope_dim;
+	enum rope_layout layout;
+	enum dtype qk, v, kv;
+};
+
+/* Queries, keys and values of one batch: rows of slot 0 from position 15 on, the last one of slot
+ * 1; fused or composed. *ret_pages: of slot 0 up to there, and of slot 1. */
+static float *qkv_run(
+	const struct candidate *candidate, const struct qkv_case *c, bool fused, uint8_t *pages)
 {
-	enum { N = 3, DIM = 256, HEADS = 4, KV_HEADS = 2, HEAD = 64 };
-	const uint32_t slots[N] = {0, 0, 1}, positions[N] = {15, 16, 7};
-	const int32_t tokens[N] = {0};
-	struct backend *b = make_backend(*state, 2);
-	uint8_t pages[2][3][2 * KV_HEADS * KV_PAGE_TOKENS * HEAD * 2];
-	float *values = rope_values(20, HEAD, false), *host = random_floats(60, N * DIM);
-	float *queries[2];
+	enum { DIM = 256, ROWS_MAX = 160 };
+	const uint32_t n = c->n_rows, width = c->n_heads * c->head_dim;
+	const uint32_t kv_width = c->n_kv_heads * c->head_dim;
+	static const int32_t tokens[ROWS_MAX];
+	uint32_t slots[ROWS_MAX] = {0}, positions[ROWS_MAX];
+	struct backend *b = make_backend(candidate, 2);
+	float *values = rope_values(200, c->rope_dim, false), *host = random_floats(60, n * DIM);
+	struct sequences s;
+	size_t bytes;
 
-	for (int fused = 0; fused < 2; fused++) {
-		struct sequences s;
+	sequences_new(&s, b, c->n_heads, c->n_kv_heads, c->head_dim, c->kv);
+	s.shape.rope_dim = c->rope_dim;
+	s.shape.rope_layout = c->layout;
+	assert_true(n > 1 && n <= ROWS_MAX);
+	for (uint32_t i = 0; i < n; i++)
+		positions[i] = 15 + i;
+	slots[n - 1] = 1;
+	positions[n - 1] = 7;
+	const struct batch batch = {n, tokens, slots, positions, s.table, SLOTS, STRIDE};
+	struct stored w[] = {
+		store_random(b, DTYPE_F32, 1, DIM, 61),
+		store_random(b, c->qk, width, DIM, 62),
+		store_random(b, c->qk, kv_width, DIM, 63),
+		store_random(b, c->v, kv_width, DIM, 64),
+		store_random(b, DTYPE_F32, 1, width, 65),
+		store_values(b, DTYPE_F32, 200, c->rope_dim, values),
+	};
+	const struct qkv_args a = {
+		.shape = &s.shape,
+		.x = put(b, host, n * DIM),
+		.norm = w[0].weight,
+		.eps = 1e-5f,
+		.wq = w[1].weight,
+		.wk = w[2].weight,
+		.wv = w[3].weight,
+		.bq = w[4].weight,
+		.rope = w[5].weight,
+		.kv = s.kv,
+		.layer = LAYER,
+		.h = put(b, NULL, n * DIM),
+		.k = put(b, NULL, n * kv_width),
+		.v = put(b, NULL, n * kv_width),
+		.q = put(b, NULL, n * width),
+	};
 
-		sequences_new(&s, b, HEADS, KV_HEADS, HEAD, DTYPE_F16);
-		const struct batch batch = {N, tokens, slots, positions, s.table, SLOTS, STRIDE};
-		struct stored w[] = {
-			store_random(b, DTYPE_F32, 1, DIM, 61),
-			store_random(b, DTYPE_Q4_K, HEADS * HEAD, DIM, 62),
-			store_random(b, DTYPE_Q4_K, KV_HEADS * HEAD, DIM, 63),
-			store_random(b, DTYPE_Q6_K, KV_HEADS * HEAD, DIM, 64),
-			store_random(b, DTYPE_F32, 1, HEADS * HEAD, 65),
-			store_values(b, DTYPE_F32, 20, HEAD, values),
-		};
-		const struct qkv_args a = {
-			.shape = &s.shape,
-			.x = put(b, host, N * DIM),
-			.norm = w[0].weight,
-			.eps = 1e-5f,
-			.wq = w[1].weight,
-			.wk = w[2].weight,
-			.wv = w[3].weight,
-			.bq = w[4].weight,
-			.rope = w[5].weight,
-			.kv = s.kv,
-			.layer = LAYER,
-			.h = put(b, NULL, N * DIM),
-			.k = put(b, NULL, N * KV_HEADS * HEAD),
-			.v = put(b, NULL, N * KV_HEADS * HEAD),
-			.q = put(b, NULL, N * HEADS * HEAD),
-		};
-
-		assert_int_equal(b->ops->batch_begin(b, &batch), 0);
-		if (fused) {
-			assert_int_equal(backend_qkv(b, &batch, &a), 0);
-		} else {
-			assert_int_equal(b->ops->rmsnorm(b, N, a.x, a.norm, a.eps, a.h), 0);
-			assert_int_equal(b->ops->matmul(b, N, a.h, a.wq, a.bq, a.q), 0);
-			assert_int_equal(b->ops->matmul(b, N, a.h, a.wk, NULL, a.k), 0);
-			assert_int_equal(b->ops->matmul(b, N, a.h, a.wv, NULL, a.v), 0);
-			assert_int_equal(b->ops->rope_kv(b, &batch, &s.shape, a.rope, a.q, a.k, a.v,
-						 s.kv, LAYER),
-				0);
-		}
-		queries[fused] = get(b, a.q, N * HEADS * HEAD);
-		for (uint32_t r = 0; r < N; r++)
-			assert_int_equal(
-				b->ops->kv_read(b, s.kv, LAYER,
-					s.table[slots[r] * STRIDE + positions[r] / KV_PAGE_TOKENS],
-					pages[fused][r]),
-				0);
-
-		float *buffers[] = {(float *)a.x, a.h, a.k, a.v, a.q};
-		for (size_t i = 0; i < 5; i++)
-			b->ops->buffer_free(b, buffers[i]);
-		for (size_t i = 0; i < 6; i++)
-			stored_free(b, &w[i]);
-		sequences_free(&s);
+	assert_int_equal(b->ops->batch_begin(b, &batch), 0);
+	if (fused) {
+		assert_int_equal(backend_qkv(b, &batch, &a), 0);
+	} else {
+		assert_int_equal(b->ops->rmsnorm(b, n, a.x, a.norm, a.eps, a.h), 0);
+		assert_int_equal(b->ops->matmul(b, n, a.h, a.wq, a.bq, a.q), 0);
+		assert_int_equal(b->ops->matmul(b, n, a.h, a.wk, NULL, a.k), 0);
+		assert_int_equal(b->ops->matmul(b, n, a.h, a.wv, NULL, a.v), 0);
+		assert_int_equal(
+			b->ops->rope_kv(b, &batch, &s.shape, a.rope, a.q, a.k, a.v, s.kv, LAYER),
+			0);
 	}
-	assert_same_bits(queries[0], queries[1], N * HEADS * HEAD, "q");
-	assert_memory_equal(pages[0], pages[1], sizeof(pages[0]));
-	free(queries[0]);
-	free(queries[1]);
+	float *queries = get(b, a.q, n * width);
+	assert_true(dtype_row_bytes(c->kv, kv_width, &bytes));
+	bytes *= 2 * KV_PAGE_TOKENS;
+	for (uint32_t i = 0; i <= (13 + n) / KV_PAGE_TOKENS + 1; i++) {
+		const bool second = i > (13 + n) / KV_PAGE_TOKENS;
+
+		assert_int_equal(b->ops->kv_read(b, s.kv, LAYER, s.table[second ? STRIDE : i],
+					 pages + i * bytes),
+			0);
+	}
+
+	float *buffers[] = {(float *)a.x, a.h, a.k, a.v, a.q};
+	for (size_t i = 0; i < 5; i++)
+		b->ops->buffer_free(b, buffers[i]);
+	for (size_t i = 0; i < 6; i++)
+		stored_free(b, &w[i]);
+	sequences_free(&s);
 	free(values);
 	free(host);
 	backend_free(b);
+	return queries;
+}
+
+/* Fused or composed: the same queries, keys and values, bit for bit; with few rows, some and many,
+ * heads that end within a tile of rows, values of another type. */
+static void fused_qkv_equals_its_parts(void **state)
+{
+	static const struct qkv_case cases[] = {
+		{3, 4, 2, 64, 64, ROPE_HALVES, DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_F16},
+		{2, 2, 1, 128, 128, ROPE_HALVES, DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q8_0},
+		{8, 3, 1, 40, 8, ROPE_INTERLEAVED, DTYPE_BF16, DTYPE_BF16, DTYPE_F32},
+		{20, 2, 2, 96, 64, ROPE_HALVES, DTYPE_Q4_K, DTYPE_Q6_K, DTYPE_Q8_0},
+		{130, 3, 1, 40, 40, ROPE_HALVES, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_BF16},
+		{140, 2, 1, 64, 32, ROPE_INTERLEAVED, DTYPE_IQ4_XS, DTYPE_IQ4_XS, DTYPE_Q8_0},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const struct qkv_case *c = &cases[i];
+		uint8_t *pages[2];
+		float *queries[2];
+		size_t bytes;
+
+		assert_true(dtype_row_bytes(c->kv, c->n_kv_heads * c->head_dim, &bytes));
+		bytes *= 2 * KV_PAGE_TOKENS * ((13 + c->n_rows) / KV_PAGE_TOKENS + 2);
+		for (int fused = 0; fused < 2; fused++) {
+			pages[fused] = malloc(bytes);
+			assert_non_null(pages[fused]);
+			queries[fused] = qkv_run(*state, c, fused == 1, pages[fused]);
+		}
+		assert_same_bits(queries[0], queries[1], c->n_rows * c->n_heads * c->head_dim, "q");
+		assert_memory_equal(pages[0], pages[1], bytes);
+		for (int fused = 0; fused < 2; fused++) {
+			free(queries[fused]);
+			free(pages[fused]);
+		}
+	}
 }
 
 int main(void)

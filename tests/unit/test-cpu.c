@@ -385,21 +385,21 @@ static void scene_run(const struct scene *s, struct backend *b, uint32_t step, f
 		free(out);
 		if (more) {
 			/* what slot 1 wrote is there, and what nobody wrote is zero */
-			const size_t e = s->dtype == DTYPE_F32 ? 4 : 2;
-			uint8_t *page = malloc(2u * 16 * kv_width * e);
+			const uint32_t dim = s->shape.head_dim;
+			uint8_t want[1024], *page;
+			size_t row;
 
+			assert_true(dtype_row_bytes(s->dtype, dim, &row) && row <= sizeof(want));
+			page = malloc(2u * 16 * kv_width / dim * row);
 			assert_int_equal(b->ops->kv_read(b, kv, 1, s->pages[1][0], page), 0);
 			for (size_t t = 0; t < 16; t++) {
-				const size_t at = 16 * kv_width * e + t * s->shape.head_dim * e;
-				const float x = s->v[((size_t)s->length + t) * kv_width * (t < 3)];
-				const uint16_t h = s->dtype == DTYPE_F16 ? f32_to_f16(x)
-									 : f32_to_bf16(x);
-				const float zero = 0;
-				const void *want = t >= 3   ? (const void *)&zero
-						   : e == 4 ? (const void *)&x
-							    : (const void *)&h;
-
-				assert_memory_equal(page + at, want, e);
+				memset(want, 0, row);
+				if (t < 3)
+					quantize_row(s->dtype,
+						s->v + ((size_t)s->length + t) * kv_width, NULL,
+						want, dim);
+				assert_memory_equal(
+					page + 16 * kv_width / dim * row + t * row, want, row);
 			}
 			free(page);
 		}
@@ -460,6 +460,8 @@ static void attention_bits_do_not_depend_on_steps(void **state)
 	attention_holds(4, 2, 32, 100, DTYPE_F16, 390);
 	attention_holds(2, 1, 2, 1, DTYPE_F16, 40);
 	attention_holds(40, 1, 16, 17, DTYPE_F32, 33);
+	attention_holds(9, 3, 64, 0, DTYPE_Q8_0, 300);
+	attention_holds(8, 1, 96, 20, DTYPE_Q8_0, 140);
 }
 
 static void rows_are_near_the_reference(void **state)

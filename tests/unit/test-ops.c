@@ -1,6 +1,4 @@
 /* The operations that need no KV, on every backend, against f64. */
-#include <errno.h>
-
 #include "ops-fixture.h"
 
 #define UNIT 0x1p-24 /* half a step of f32, relative */
@@ -53,25 +51,6 @@ static void a_tensor_of_wrong_size_is_refused_by_name(void **state)
 		assert_true(b->ops->weight_put(b, &wrong[i], &w) < 0);
 		assert_null(w);
 		assert_non_null(strstr(b->error, "blk.0.wrong"));
-	}
-	backend_free(b);
-}
-
-static void a_tensor_without_a_kernel_is_refused(void **state)
-{
-	struct backend *b = make_backend(*state, 1);
-
-	for (size_t t = N_DTYPES; t < sizeof(all_dtypes) / sizeof(*all_dtypes); t++) {
-		const struct dtype_info *info = dtype_info(all_dtypes[t]);
-		const uint8_t data[256] = {0};
-		const struct tensor none = {"blk.0.none", all_dtypes[t], 1, info->block_elements,
-			data, info->block_bytes};
-		struct weight *w = NULL;
-
-		assert_int_equal(b->ops->weight_put(b, &none, &w), -ENOTSUP);
-		assert_null(w);
-		assert_non_null(strstr(b->error, "blk.0.none"));
-		assert_non_null(strstr(b->error, info->name));
 	}
 	backend_free(b);
 }
@@ -413,7 +392,6 @@ int main(void)
 		{"absurd sizes are refused in words", absurd_sizes_are_refused_in_words},
 		{"a tensor of wrong size is refused by name",
 			a_tensor_of_wrong_size_is_refused_by_name},
-		{"a tensor without a kernel is refused", a_tensor_without_a_kernel_is_refused},
 		{"embed takes the token's row", embed_takes_the_token_s_row},
 		{"rmsnorm divides by the root mean square",
 			rmsnorm_divides_by_the_root_mean_square},

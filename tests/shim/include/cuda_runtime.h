@@ -225,6 +225,19 @@ static inline unsigned __umulhi(unsigned a, unsigned b)
 {
 	return (unsigned)((uint64_t)a * b >> 32);
 }
+/* Byte i of the result is the one of x, y that nibble i of the selector names; its sign mode, where
+ * a nibble has bit 3, is not used here. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector)
+{
+	const uint64_t all = x | (uint64_t)y << 32;
+	uint32_t v = 0;
+
+	if (selector & 0x8888)
+		shim::fail("__byte_perm: selector %#x asks for a sign", selector);
+	for (int i = 0; i < 4; i++)
+		v |= (uint32_t)(all >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+	return v;
+}
 static inline int __float2int_rn(float f)
 {
 	return (int)lrintf(f);
