@@ -391,6 +391,7 @@ static void on_event(struct request *r, const struct event *e)
 		if (code == 0)
 			answer_tokens(r, e, logprobs_at);
 		break;
+	case EVENT_SCORE: break;
 	case EVENT_DONE: on_done(r, e); return;
 	}
 	if (code < 0)

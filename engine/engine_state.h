@@ -1,4 +1,4 @@
-/* What engine.c (who runs) and step.c (what runs now) share. */
+/* What engine.c (jobs come and go), schedule.c (who runs) and step.c (what runs now) share. */
 #pragma once
 
 #include "engine/engine.h"
@@ -15,11 +15,12 @@ struct engine {
 	struct engine_sink sink;
 	struct forward_stop stop;
 	struct kv_pool *kv;
+	struct prefix_cache *cache;
 	struct workspace *workspace;
-	struct sequence *queue;   /* waiting, in order */
-	struct sequence *running; /* in slots, in order of admission */
+	struct sequence *queue;   /* waiting, by rank */
+	struct sequence *running; /* in slots, by rank */
 	uint32_t n_queued, n_running;
-	uint32_t promised_pages;
+	uint64_t arrivals;
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
@@ -41,9 +42,23 @@ struct engine {
 
 uint64_t engine_now_usec(void); /* CLOCK_MONOTONIC */
 
-/* Moves waiting sequences into free slots, in order; the first that does not fit holds the rest.
+/* Pages that a sequence of n_tokens can hold at once. */
+uint32_t engine_pages_for(
+	const struct model_config *c, const struct engine_options *o, uint64_t n_tokens);
+
+/* Puts a sequence in the queue, or takes it out of the queue or its slot: in neither it has no
+ * pages. */
+void engine_enqueue(struct engine *e, struct sequence *s);
+void engine_withdraw(struct engine *e, struct sequence *s);
+
+/* Moves waiting sequences into free slots, by rank; the first that does not fit holds the rest.
  * Tells those who still wait their place. */
 void engine_admit(struct engine *e);
+
+/* Decides who takes part in this step with how many rows (n_rows), and makes the pages for them:
+ * where the pool is short, the last by rank must wait again. Returns rows, or a negative errno: the
+ * device failed. */
+int engine_plan(struct engine *e);
 
 void engine_emit(struct engine *e, struct event *event); /* takes it over */
 
