@@ -57,6 +57,7 @@ void config_done(struct config *c)
 	free(c->model.path);
 	free(c->model.template_name);
 	free(c->model.quantize);
+	free(c->model.shared_prefix);
 	free(c->engine.device);
 	classes_done(&c->classes);
 	*c = (struct config){};
@@ -181,6 +182,7 @@ bool config_reload(struct config *c, struct config *from)
 		       differ(c->model.path, from->model.path) ||
 		       differ(c->model.template_name, from->model.template_name) ||
 		       differ(c->model.quantize, from->model.quantize) ||
+		       differ(c->model.shared_prefix, from->model.shared_prefix) ||
 		       c->model.sliding_window != from->model.sliding_window ||
 		       c->model.context != from->model.context ||
 		       c->model.gpu_layers != from->model.gpu_layers ||

@@ -55,7 +55,8 @@ struct config {
 		int64_t context;        /* 0: the model's */
 		int64_t gpu_layers;     /* on the card; -1: as many as fit */
 		int64_t idle_seconds;   /* without a request, then it is unloaded; 0: never */
-		char *quantize;         /* a mix's name; NULL: the weights stay what they are */
+		char *shared_prefix; /* a system message whose prefix all uids share; NULL: none */
+		char *quantize;      /* a mix's name; NULL: the weights stay what they are */
 	} model;
 	struct {
 		char *device; /* NULL: auto */

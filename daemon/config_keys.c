@@ -59,6 +59,7 @@ static const struct key keys[] = {
 	KEY(model, gpu_layers, INT, 0, MODEL_LAYERS_MAX, -1),
 	KEY(model, idle_seconds, INT, 0, 31536000, -1),
 	KEY(model, quantize, QUANTIZE, .param = -1),
+	KEY(model, shared_prefix, TEXT, .param = -1),
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
 	KEY(engine, kv_type, KV_TYPE, .param = -1),

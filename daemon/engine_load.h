@@ -8,7 +8,7 @@
 
 /* What the load needs of the configuration: its own copy. */
 struct engine_setup {
-	char *path, *template_name, *quantize, *device;
+	char *path, *template_name, *quantize, *device, *shared_prefix;
 	int64_t sliding_window, gpu_layers;
 	uint32_t context, threads, prefill_tokens, max_sequences;
 	uint64_t kv_bytes;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_load.h"
+#include "engine/event.h"
 
 #define PROGRESS_USEC 100000 /* between two reports of a load */
 
@@ -23,6 +24,7 @@ enum order_kind {
 	ORDER_CANCEL,
 	ORDER_PAUSE,
 	ORDER_RESUME,
+	ORDER_DROP_CACHE,
 	ORDER_UNLOAD,
 	ORDER_LOAD,
 };
@@ -30,7 +32,10 @@ enum order_kind {
 struct order {
 	struct order *next;
 	enum order_kind kind;
-	struct job *job; /* SUBMIT: owned */
+	struct job *job;      /* SUBMIT: owned */
+	struct event *answer; /* DROP_CACHE: owned */
+	uint32_t uid;
+	bool all;
 	uint64_t id;
 	enum failure failure;
 	char reason[256];
@@ -145,10 +150,23 @@ static void publish(struct engine_thread *t, enum engine_state state, const char
 
 static struct order *order_free(struct order *o)
 {
-	if (o)
+	if (o) {
 		job_free(o->job);
+		event_free(o->answer);
+	}
 	free(o);
 	return NULL;
+}
+
+/* A device that fails at it tells so at its next step. */
+static void drop_cache(struct engine_thread *t, struct order *o)
+{
+	struct engine *e = t->load.engine;
+	int64_t pages = e ? engine_drop_cache(e, o->uid, o->all) : 0;
+
+	o->answer->done = pages > 0 ? (uint32_t)pages : 0;
+	emit(t, o->answer);
+	o->answer = NULL; /* consumed */
 }
 
 static void obey(struct engine *e, struct order *o)
@@ -275,6 +293,8 @@ static void serve(struct engine_thread *t)
 					state = unload(t);
 				else if (mail->kind == ORDER_LOAD && state == ENGINE_UNLOADED)
 					state = load_again(t);
+			} else if (mail->kind == ORDER_DROP_CACHE) {
+				drop_cache(t, mail);
 			} else {
 				obey(t->load.engine, mail);
 			}
@@ -440,6 +460,21 @@ int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused)
 	struct order *o = order_new(paused ? ORDER_PAUSE : ORDER_RESUME, id);
 
 	return o ? post(t, o, false) : -ENOMEM;
+}
+
+int engine_thread_drop_cache(struct engine_thread *t, uint64_t id, uint32_t uid, bool all)
+{
+	struct order *o = order_new(ORDER_DROP_CACHE, id);
+
+	if (o)
+		o->answer = event_new(EVENT_DROPPED, id);
+	if (!o || !o->answer) {
+		order_free(o);
+		return -ENOMEM;
+	}
+	o->uid = uid;
+	o->all = all;
+	return post(t, o, false);
 }
 
 static int post_plain(struct engine_thread *t, enum order_kind kind)

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "daemon/answer.h"
+#include "daemon/identity.h"
 #include "engine/utf8.h"
 
 int generation_seed(uint64_t *ret)
@@ -211,6 +212,8 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 		goto refuse;
 	job->id = r->id;
 	job->uid = r->user->uid;
+	if (r->user->uid == UID_OVERFLOW && r->peer) /* it may be many people */
+		job->cache_key = r->peer->number;
 	job->batch_priority = params_has(p, PARAM_PRIORITY) && p->batch_priority;
 	job->generation = r->generation;
 	job->prompt = t->tokens.ids;

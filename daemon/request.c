@@ -157,6 +157,17 @@ static bool steered(const struct request *r)
 						: residence_ready(r->server);
 }
 
+/* cache.drop: the engine thread answers, with an engine or without. */
+static void drop_cache(struct request *r)
+{
+	const struct params *p = &r->call->params;
+	bool all = !params_has(p, PARAM_UID);
+
+	r->phase = PHASE_QUEUED;
+	if (engine_thread_drop_cache(r->server->engine, r->id, all ? 0 : (uint32_t)p->uid, all) < 0)
+		fail(r, E_ENGINE, "out of memory for the order");
+}
+
 /* Goes on as far as the model's state allows; may free the request. */
 static void advance(struct request *r)
 {
@@ -215,6 +226,10 @@ int request_new(struct peer *p, struct call *c)
 	r->user->requests++;
 	charge(r, sizeof(*r) + c->frame_len);
 	residence_used(s);
+	if (r->method == METHOD_CACHE_DROP) {
+		drop_cache(r);
+		return 0;
+	}
 	if (r->method == METHOD_MODEL_UNLOAD) {
 		char reason[64];
 
@@ -392,6 +407,11 @@ static void on_event(struct request *r, const struct event *e)
 			answer_tokens(r, e, logprobs_at);
 		break;
 	case EVENT_SCORE: break;
+	case EVENT_DROPPED:
+		r->server->done++;
+		answer_dropped(r, e->done);
+		request_free(r);
+		return;
 	case EVENT_DONE: on_done(r, e); return;
 	}
 	if (code < 0)

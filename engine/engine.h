@@ -91,6 +91,7 @@ enum event_kind {
 	EVENT_TOKENS,  /* index, tokens, text, logprobs */
 	EVENT_SCORE,   /* index, score: of one choice, in any order of choices */
 	EVENT_DONE,    /* the last one of a job */
+	EVENT_DROPPED, /* done: pages; the daemon's own, of engine_drop_cache() */
 };
 
 struct event {

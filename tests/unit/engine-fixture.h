@@ -200,6 +200,7 @@ static void hear(void *userdata, struct event *e)
 		h->scores[e->index] = e->score;
 		h->n_scores++;
 		break;
+	case EVENT_DROPPED: fail(); break;
 	case EVENT_DONE:
 		h->done = true;
 		h->failure = e->failure;
