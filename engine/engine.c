@@ -140,8 +140,12 @@ fail:
 	return r;
 }
 
-static void drop(struct engine *e, struct sequence *s)
+void engine_drop(struct engine *e, struct sequence *s)
 {
+	if (s->parent) {
+		s->parent->n_children--;
+		s->parent->device_usec += s->device_usec;
+	}
 	engine_withdraw(e, s);
 	prefix_root_put(e->cache, s->place.root);
 	sequence_free(s);
@@ -152,9 +156,11 @@ struct engine *engine_free(struct engine *e)
 	if (!e)
 		return NULL;
 	while (e->queue)
-		drop(e, e->queue);
+		engine_drop(e, e->queue);
 	while (e->running)
-		drop(e, e->running);
+		engine_drop(e, e->running);
+	while (e->scoring)
+		engine_drop(e, e->scoring);
 	prefix_cache_free(e->cache);
 	workspace_free(e->weights, e->workspace);
 	kv_pool_free(e->kv);
@@ -209,6 +215,11 @@ void engine_finish(struct engine *e, struct sequence *s, enum failure failure, c
 {
 	struct event *rest = NULL, *done = s->job->done;
 
+	if (s->parent) {
+		engine_score_child_done(e, s, failure);
+		return;
+	}
+	engine_score_drop(e, s);
 	if (failure == FAILURE_NONE && reply_finish(&s->reply, &rest) < 0) {
 		failure = FAILURE_MEMORY;
 		reason = "no memory for the end of the reply";
@@ -227,7 +238,7 @@ void engine_finish(struct engine *e, struct sequence *s, enum failure failure, c
 	e->stats.completion_tokens += s->n_generated;
 	e->stats.cached_tokens += s->n_reused;
 	report(e, s->job, failure, reason, how);
-	drop(e, s);
+	engine_drop(e, s);
 }
 
 int engine_share_prefix(struct engine *e, const int32_t *tokens, uint32_t n)
@@ -268,6 +279,16 @@ int64_t engine_drop_cache(struct engine *e, uint32_t uid, bool all)
 	return prefix_drop(e->cache, uid, all);
 }
 
+static bool fits_context(const struct engine *e, const struct job *job)
+{
+	uint32_t longest = 1;
+
+	for (uint32_t i = 0; i < job->n_choices; i++)
+		if (job->choices[i].n_tokens > longest)
+			longest = job->choices[i].n_tokens;
+	return job->n_prompt < e->options.context && longest <= e->options.context - job->n_prompt;
+}
+
 void engine_submit(struct engine *e, struct job *job)
 {
 	struct sequence *s;
@@ -279,10 +300,10 @@ void engine_submit(struct engine *e, struct job *job)
 		return;
 	}
 	assert(job->n_prompt > 0);
-	if (job->n_prompt >= e->options.context) {
+	if (!fits_context(e, job)) {
 		snprintf(reason, sizeof(reason),
-			"the prompt has %u tokens and the context holds %u, the reply included",
-			job->n_prompt, e->options.context);
+			"the prompt has %u tokens and the context holds %u, the %s included",
+			job->n_prompt, e->options.context, job->n_choices ? "choices" : "reply");
 		report(e, job, FAILURE_TOO_LARGE, reason, FINISH_STOP);
 		job_free(job);
 		return;
@@ -298,6 +319,8 @@ void engine_submit(struct engine *e, struct job *job)
 		job_free(job);
 		return;
 	}
+	if (job->n_choices > 0)
+		engine_score_init(s);
 	engine_enqueue(e, s);
 }
 
@@ -307,6 +330,9 @@ static struct sequence *find(const struct engine *e, uint64_t id)
 		if (s->job->id == id)
 			return s;
 	for (struct sequence *s = e->queue; s; s = s->next)
+		if (s->job->id == id)
+			return s;
+	for (struct sequence *s = e->scoring; s; s = s->next)
 		if (s->job->id == id)
 			return s;
 	return NULL;

@@ -19,6 +19,7 @@ struct engine {
 	struct workspace *workspace;
 	struct sequence *queue;   /* waiting, by rank */
 	struct sequence *running; /* in slots, by rank */
+	struct sequence *scoring; /* score jobs whose children are in the queue or in slots */
 	uint32_t n_queued, n_running;
 	uint64_t arrivals;
 	bool *slot_used;  /* [max_sequences] */
@@ -59,6 +60,23 @@ void engine_admit(struct engine *e);
  * where the pool is short, the last by rank must wait again. Returns rows, or a negative errno: the
  * device failed. */
 int engine_plan(struct engine *e);
+
+/* Shows the pages that the cache has behind what the sequence, which has a slot, has. */
+void engine_attach(struct engine *e, struct sequence *s);
+
+/* score.c: a score job's sequence as it comes; the choices of those whose prompt is there get into
+ * the queue (true: some did); a row of a child; a child's end; the parent's end. */
+void engine_score_init(struct sequence *s);
+bool engine_score(struct engine *e);
+void engine_score_row(struct sequence *s, const struct sample_result *result);
+void engine_score_child_done(struct engine *e, struct sequence *s, enum failure failure);
+void engine_score_drop(struct engine *e, struct sequence *parent);
+
+/* Tells that so many tokens of the prompt are there, unless that was told. */
+void engine_tell_prefill(struct engine *e, struct sequence *s, uint32_t done);
+
+/* Frees a sequence with its place, untold. */
+void engine_drop(struct engine *e, struct sequence *s);
 
 void engine_emit(struct engine *e, struct event *event); /* takes it over */
 

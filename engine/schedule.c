@@ -60,7 +60,10 @@ static void leave_slot(struct engine *e, struct sequence *s)
 
 void engine_withdraw(struct engine *e, struct sequence *s)
 {
-	if (s->slot != SLOT_NONE) {
+	if (s->scoring) {
+		unlink_sequence(&e->scoring, s);
+		s->scoring = false;
+	} else if (s->slot != SLOT_NONE) {
 		leave_slot(e, s);
 		unlink_sequence(&e->running, s);
 		e->n_running--;
@@ -79,10 +82,9 @@ static void preempt(struct engine *e, struct sequence *s)
 	e->stats.preempted++;
 }
 
-/* Shows the pages that the cache has behind what the sequence has. */
-static void attach(struct engine *e, struct sequence *s)
+void engine_attach(struct engine *e, struct sequence *s)
 {
-	uint32_t n = s->n_tokens;
+	uint32_t n = s->n_tokens + (s->job->n_choices > 0); /* its last page need not run */
 
 	if (sequence_echoes(s)) /* the rows that are to be told must run */
 		n = s->n_echoed < n ? s->n_echoed : n;
@@ -127,7 +129,7 @@ static void admit(struct engine *e)
 		uint32_t seen = s->n_seen, reused = s->n_reused;
 
 		take_slot(e, s);
-		attach(e, s);
+		engine_attach(e, s);
 		if (!fits(e, s)) {
 			leave_slot(e, s);
 			s->n_seen = seen;
@@ -202,9 +204,9 @@ static void wish(struct engine *e)
 		s->n_rows = 0;
 		if (s->paused_usec)
 			continue;
-		if (sequence_in_prefill(s))
-			attach(e, s);
 		prefill = sequence_in_prefill(s);
+		if (prefill)
+			engine_attach(e, s);
 		if (prefill && made_by_another(e, s))
 			continue;
 		s->n_rows = sequence_pending(s);
@@ -212,8 +214,13 @@ static void wish(struct engine *e)
 			continue;
 		s->n_rows = s->n_rows < budget ? s->n_rows : budget;
 		if (sequence_echoes(s)) {
-			s->n_rows = s->n_rows < echo_rows ? s->n_rows : echo_rows;
-			echo_rows -= s->n_rows;
+			uint32_t untold = s->n_echoed > s->n_cached + 1
+						  ? s->n_echoed - 1 - s->n_cached
+						  : 0;
+
+			if (s->n_rows > untold + echo_rows)
+				s->n_rows = untold + echo_rows;
+			echo_rows -= s->n_rows > untold ? s->n_rows - untold : 0;
 		}
 		budget -= s->n_rows;
 	}

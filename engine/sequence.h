@@ -12,8 +12,10 @@
 struct sequence {
 	struct sequence *next; /* in the queue or among the running, by rank */
 	struct job *job;
-	uint64_t arrival; /* counts up: who came first */
-	uint32_t slot;    /* SLOT_NONE while queued */
+	uint64_t arrival;        /* counts up: who came first */
+	struct sequence *parent; /* of a choice's: the score job's; NULL */
+	uint32_t choice;
+	uint32_t slot; /* SLOT_NONE while queued */
 	struct prefix_place place;
 	uint64_t paused_usec; /* CLOCK_MONOTONIC: since when; 0: it is not */
 	int32_t *tokens;      /* [n_tokens] prompt, then reply */
@@ -28,6 +30,12 @@ struct sequence {
 	uint64_t started_usec, prefilled_usec, first_token_usec; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t device_usec; /* its share of the steps so far, by rows */
 	struct reply reply;
+
+	/* A score job's. */
+	bool scoring; /* its children run, it is in e->scoring */
+	uint32_t next_choice, n_children;
+	enum failure child_failure;
+	double score; /* a child's, so far */
 
 	/* This step's part in the batch. */
 	uint32_t n_rows;      /* rows of this step */
@@ -44,7 +52,9 @@ static inline bool sequence_before(const struct sequence *a, const struct sequen
 {
 	if (a->job->batch_priority != b->job->batch_priority)
 		return b->job->batch_priority;
-	return a->arrival < b->arrival;
+	if (a->arrival != b->arrival)
+		return a->arrival < b->arrival;
+	return a->choice < b->choice; /* of one job */
 }
 
 /* Rows that the sequence wants to run next: the rest of its prompt, or its last token; after it had

@@ -76,7 +76,7 @@ static int prepare_sampling(struct engine *e)
 		for (uint32_t i = 0; i < s->n_logits; i++) {
 			uint32_t k = s->first_logit + i;
 			uint32_t position = e->positions[e->logit_rows[k]];
-			bool draws = position + 1 == s->n_tokens;
+			bool draws = position + 1 == s->n_tokens && g->max_new_tokens > 0;
 			struct sample_row *row = &e->rows[k];
 
 			*row = (struct sample_row){
@@ -109,14 +109,29 @@ static int prepare_sampling(struct engine *e)
 	return 0;
 }
 
+/* The rows before `end` have run: the last of them has told the token there. */
+static void note_echoed(struct sequence *s, uint32_t end)
+{
+	uint32_t n = end < s->job->n_prompt ? end + 1 : s->job->n_prompt;
+
+	if (n > s->n_echoed)
+		s->n_echoed = n;
+}
+
 /* The logprobs of the prompt's tokens that this step's rows gave. */
 static int tell_echo(struct engine *e, struct sequence *s)
 {
-	uint32_t end = s->n_cached + s->n_rows; /* the row before `end` has told the token there */
+	uint32_t end = s->n_cached + s->n_rows;
 	struct event *event;
 
 	if (!sequence_echoes(s))
 		return 0;
+	if (s->parent) {
+		for (uint32_t i = 0; i < s->n_logits; i++)
+			engine_score_row(s, &e->results[s->first_logit + i]);
+		note_echoed(s, end);
+		return 0;
+	}
 	event = event_new(EVENT_ECHO, s->job->id);
 	if (!event)
 		return -ENOMEM;
@@ -133,7 +148,7 @@ static int tell_echo(struct engine *e, struct sequence *s)
 		if (e->rows[k].forced >= 0 && event_add_logprob(event, &e->results[k]) < 0)
 			goto no_memory;
 	}
-	s->n_echoed = end < s->job->n_prompt ? end + 1 : s->job->n_prompt;
+	note_echoed(s, end);
 	engine_emit(e, event);
 	return 0;
 
@@ -142,19 +157,19 @@ no_memory:
 	return -ENOMEM;
 }
 
-/* How far the prompt is; after a wait nothing is told a second time. */
-static void tell_prefill(struct engine *e, struct sequence *s)
+void engine_tell_prefill(struct engine *e, struct sequence *s, uint32_t done)
 {
-	uint32_t total = s->job->n_prompt, done = s->n_cached < total ? s->n_cached : total;
 	struct event *event;
 
+	if (done > s->job->n_prompt)
+		done = s->job->n_prompt;
 	if (done <= s->n_told)
 		return;
 	event = event_new(EVENT_PREFILL, s->job->id);
 	if (!event)
 		return; /* a courtesy, not a promise */
 	event->done = s->n_told = done;
-	event->total = total;
+	event->total = s->job->n_prompt;
 	engine_emit(e, event);
 }
 
@@ -224,8 +239,8 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 		prefix_advance(e->cache, &s->place, s->slot, s->tokens, s->n_cached);
 		if (prefill) {
 			e->stats.prompt_tokens += n;
-			tell_prefill(e, s);
-			if (s->n_cached < s->n_tokens)
+			engine_tell_prefill(e, s, s->n_cached);
+			if (s->n_cached < s->n_tokens || s->job->n_choices > 0)
 				continue;
 			if (s->prefilled_usec == 0)
 				s->prefilled_usec = engine_now_usec();
@@ -245,6 +260,8 @@ static int fail_all(struct engine *e, const struct backend *b, int error)
 	snprintf(reason, sizeof(reason), "%s: %.200s", b ? b->ops->name : "engine",
 		b && b->error[0] ? b->error : strerror(-error));
 	e->failed = true;
+	while (e->scoring)
+		engine_finish(e, e->scoring, FAILURE_ENGINE, reason, FINISH_STOP);
 	while (e->running)
 		engine_finish(e, e->running, FAILURE_ENGINE, reason, FINISH_STOP);
 	while (e->queue)
@@ -263,6 +280,8 @@ int engine_step(struct engine *e)
 	if (e->failed)
 		return -EIO;
 	engine_admit(e);
+	while (engine_score(e))
+		engine_admit(e);
 	r = engine_plan(e);
 	if (r < 0)
 		return fail_all(e, NULL, r);

@@ -277,7 +277,7 @@ static void all_given_back(const struct engine *e)
 }
 
 /* The reply of job `id` alone, in one piece. */
-static void alone(struct fixture *f, uint64_t id, uint32_t n, uint32_t max_new, struct heard *ret)
+static inline void alone(struct fixture *f, uint64_t id, uint32_t n, uint32_t max_new, struct heard *ret)
 {
 	static struct listener l;
 	struct engine *e;
@@ -291,7 +291,7 @@ static void alone(struct fixture *f, uint64_t id, uint32_t n, uint32_t max_new, 
 	engine_free(e);
 }
 
-static void same_reply(const struct heard *a, const struct heard *b)
+static inline void same_reply(const struct heard *a, const struct heard *b)
 {
 	assert_int_equal(a->n_tokens, b->n_tokens);
 	assert_memory_equal(a->tokens, b->tokens, a->n_tokens * sizeof(*a->tokens));
