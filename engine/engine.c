@@ -270,6 +270,9 @@ int engine_share_prefix(struct engine *e, const int32_t *tokens, uint32_t n)
 	s->place.root = e->cache->shared;
 	e->cache->shared->n_holds++;
 	e->stats.shared_tokens = job->n_prompt;
+	/* who does not begin with it must fit beside it */
+	if (e->options.context > (e->kv->n_pages - pages) * KV_PAGE_TOKENS)
+		e->options.context = (e->kv->n_pages - pages) * KV_PAGE_TOKENS;
 	engine_enqueue(e, s);
 	return 0;
 }

@@ -46,6 +46,7 @@ struct job {
 	 * people: then a number for each of them. */
 	uint64_t cache_key;
 	bool batch_priority; /* waits for interactive jobs */
+	uint32_t weight;     /* its uid's share of the device beside others'; 0 is 1 */
 	int32_t *prompt;     /* [n_prompt], at least 1 and less than the context */
 	uint32_t n_prompt;
 	struct generation generation;
@@ -140,7 +141,8 @@ struct engine_options {
 	uint64_t kv_bytes;       /* 0: 2 GiB; never more than 16 contexts */
 	enum dtype kv_dtype;     /* F16 unless told */
 	uint32_t max_sequences;  /* generating at once */
-	uint32_t prefill_tokens; /* prompt rows of one step */
+	uint32_t prefill_tokens; /* prompt rows of one step, at most */
+	uint32_t max_per_uid;    /* sequences of one uid running at once; 0: no limit of its own */
 };
 void engine_options_default(struct engine_options *o);
 

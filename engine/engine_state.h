@@ -1,6 +1,7 @@
 /* What engine.c (jobs come and go), schedule.c (who runs) and step.c (what runs now) share. */
 #pragma once
 
+#include "engine/cost.h"
 #include "engine/engine.h"
 #include "engine/event.h"
 #include "engine/forward.h"
@@ -21,7 +22,9 @@ struct engine {
 	struct sequence *running; /* in slots, by rank */
 	struct sequence *scoring; /* score jobs whose children are in the queue or in slots */
 	uint32_t n_queued, n_running;
-	uint64_t arrivals;
+	uint64_t arrivals, steps;
+	double turns[2]; /* of the last one admitted, interactive and batch */
+	struct cost cost;
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
@@ -55,6 +58,9 @@ void engine_withdraw(struct engine *e, struct sequence *s);
 /* Moves waiting sequences into free slots, by rank; the first that does not fit holds the rest.
  * Tells those who still wait their place. */
 void engine_admit(struct engine *e);
+
+/* Who takes part in this step with how many rows, and at what cost (n_rows, cost). */
+void engine_share(struct engine *e);
 
 /* Decides who takes part in this step with how many rows (n_rows), and makes the pages for them:
  * where the pool is short, the last by rank must wait again. Returns rows, or a negative errno: the

@@ -27,6 +27,7 @@ static struct prefix_root *root_new(struct prefix_cache *c, uint32_t uid, uint64
 		t = calloc(1, sizeof(*t));
 		if (t) {
 			t->uid = uid;
+			t->flows[0].weight = t->flows[1].weight = 1;
 			TAILQ_INIT(&t->idle);
 			t->next = c->tenants;
 			c->tenants = t;

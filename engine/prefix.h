@@ -23,12 +23,23 @@
 
 TAILQ_HEAD(prefix_list, prefix_node);
 
+/* A uid's interactive or its batch requests, as the scheduler sees them (schedule.c, share.c). */
+struct flow {
+	double turn; /* of the last request that came */
+	double owed; /* microseconds of the device that it may take */
+	uint32_t weight;
+	uint32_t n_running;
+	uint32_t n_decode, n_prefill; /* sequences that want rows in this step */
+};
+
 /* What is charged to a uid. */
 struct tenant {
 	struct tenant *next;
 	uint32_t uid;
-	bool shared;    /* the administrator's: outside all shares */
-	uint32_t pages; /* shown, cached or pinned, under all its roots */
+	struct flow flows[2]; /* interactive, batch */
+	bool passed_over;     /* in this round of admission */
+	bool shared;          /* the administrator's: outside all shares */
+	uint32_t pages;       /* shown, cached or pinned, under all its roots */
 	uint32_t n_roots;
 	struct prefix_list idle; /* nodes whose page no sequence shows, the oldest first */
 	uint32_t n_idle;

@@ -58,6 +58,7 @@ static int child_new(struct engine *e, struct sequence *parent, uint32_t index)
 	s->n_echoed = n; /* what stands before the choice is not asked */
 	s->n_seen = n;
 	s->arrival = parent->arrival;
+	s->turn = parent->turn;
 	s->started_usec = parent->started_usec;
 	s->place.root = parent->place.root;
 	s->place.root->n_holds++;

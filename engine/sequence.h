@@ -13,6 +13,9 @@ struct sequence {
 	struct sequence *next; /* in the queue or among the running, by rank */
 	struct job *job;
 	uint64_t arrival;        /* counts up: who came first */
+	double turn;             /* uids take turns */
+	uint64_t queued_usec;    /* CLOCK_MONOTONIC: when it began to wait, the last time */
+	bool held;               /* others were held back for it: its share is the whole pool */
 	struct sequence *parent; /* of a choice's: the score job's; NULL */
 	uint32_t choice;
 	uint32_t slot; /* SLOT_NONE while queued */
@@ -39,6 +42,9 @@ struct sequence {
 
 	/* This step's part in the batch. */
 	uint32_t n_rows;      /* rows of this step */
+	double cost;          /* what they add to the step, as it was planned */
+	uint64_t served;      /* the last step that had rows of it */
+	uint64_t secured;     /* the last step that it had the pages for */
 	uint32_t first_logit; /* index of its first logit row */
 	uint32_t n_logits;
 };
@@ -47,11 +53,23 @@ struct sequence {
 struct sequence *sequence_new(struct job *job, const struct tokenizer *t);
 struct sequence *sequence_free(struct sequence *s); /* with its job; accepts NULL, returns NULL */
 
-/* Before the other: interactive ones before batch, then who came first. */
+static inline struct tenant *sequence_tenant(const struct sequence *s)
+{
+	return s->place.root->tenant;
+}
+
+static inline struct flow *sequence_flow(const struct sequence *s)
+{
+	return &sequence_tenant(s)->flows[s->job->batch_priority];
+}
+
+/* Before the other: interactive ones before batch, then by turn. */
 static inline bool sequence_before(const struct sequence *a, const struct sequence *b)
 {
 	if (a->job->batch_priority != b->job->batch_priority)
 		return b->job->batch_priority;
+	if (a->turn != b->turn)
+		return a->turn < b->turn;
 	if (a->arrival != b->arrival)
 		return a->arrival < b->arrival;
 	return a->choice < b->choice; /* of one job */

@@ -219,7 +219,11 @@ static bool take_token(struct engine *e, struct sequence *s, const struct sample
 static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 {
 	struct sequence *next;
+	double cost = 0;
 
+	cost_note(&e->cost, n_rows, step_usec);
+	for (struct sequence *s = e->running; s; s = s->next)
+		cost += s->n_rows > 0 ? s->cost : 0;
 	for (struct sequence *s = e->running; s; s = next) {
 		bool prefill = sequence_in_prefill(s);
 		uint32_t n = s->n_rows;
@@ -227,7 +231,9 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 		next = s->next;
 		if (n == 0)
 			continue;
-		s->device_usec += step_usec * n / n_rows;
+		/* what it added to the step, as far as that is known */
+		s->device_usec += cost > 0 ? (uint64_t)((double)step_usec * s->cost / cost)
+					   : step_usec * n / n_rows;
 		if (tell_echo(e, s) < 0) {
 			engine_finish(
 				e, s, FAILURE_MEMORY, "no memory for the logprobs", FINISH_STOP);
@@ -273,20 +279,21 @@ int engine_step(struct engine *e)
 {
 	struct backend *b = e->weights->output_backend;
 	uint32_t vocab = e->weights->model->config.vocab, n_rows = 0, n_logits = 0;
-	uint64_t began_usec;
+	uint64_t began_usec, preempted;
 	struct batch batch;
 	int r;
 
 	if (e->failed)
 		return -EIO;
+	preempted = e->stats.preempted;
 	engine_admit(e);
 	while (engine_score(e))
 		engine_admit(e);
 	r = engine_plan(e);
 	if (r < 0)
 		return fail_all(e, NULL, r);
-	if (r == 0)
-		return 0;
+	if (r == 0) /* who had a part may just have given way to those who had none */
+		return e->stats.preempted != preempted;
 	gather_batch(e, &n_rows, &n_logits);
 	batch = (struct batch){
 		.n_rows = n_rows,
