@@ -27,6 +27,7 @@ static void config_default(struct config *c)
 		.model.gpu_layers = -1,
 		.engine.activations = ACTIVATIONS_FAST,
 		.engine.kv_type = -1,
+		.engine.swap_bytes = 1ll << 30,
 		.limits =
 			{
 				.frame_bytes = FRAME_BYTES_MAX,
@@ -37,6 +38,8 @@ static void config_default(struct config *c)
 				.connections_per_uid = CONNECTIONS_PER_UID_MAX,
 				.queue_per_uid = QUEUE_PER_UID_MAX,
 				.bytes_per_uid = 512ll << 20,
+				.prompt_tokens_per_uid = PROMPT_TOKENS_PER_UID_MAX,
+				.priority_weight = 2,
 			},
 	};
 }
@@ -193,7 +196,9 @@ bool config_reload(struct config *c, struct config *from)
 		       c->engine.threads != from->engine.threads ||
 		       c->engine.kv_bytes != from->engine.kv_bytes ||
 		       c->engine.prefill_tokens != from->engine.prefill_tokens ||
-		       c->engine.max_sequences != from->engine.max_sequences;
+		       c->engine.max_sequences != from->engine.max_sequences ||
+		       c->engine.max_sequences_per_uid != from->engine.max_sequences_per_uid ||
+		       c->engine.swap_bytes != from->engine.swap_bytes;
 
 	c->limits = from->limits;
 	c->defaults = from->defaults;

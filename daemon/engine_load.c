@@ -28,7 +28,9 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.threads = c->engine.threads,
 		.prefill_tokens = c->engine.prefill_tokens,
 		.max_sequences = c->engine.max_sequences,
+		.max_per_uid = c->engine.max_sequences_per_uid,
 		.kv_bytes = c->engine.kv_bytes,
+		.swap_bytes = c->engine.swap_bytes,
 		.kv_type = c->engine.kv_type,
 		.activations = c->engine.activations,
 	};
@@ -177,6 +179,8 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 	options.kv_bytes = s->kv_bytes;
 	if (s->max_sequences)
 		options.max_sequences = s->max_sequences;
+	options.max_per_uid = s->max_per_uid;
+	options.swap_bytes = s->swap_bytes;
 	options.prefill_tokens = s->prefill_tokens;
 	r = placement_load(l->model, &where, s->kv_type, &options, sink, progress, &l->placement,
 		&l->weights, &l->engine, report->error, sizeof(report->error));

@@ -62,6 +62,7 @@ struct engine_thread {
 	struct engine_load load;
 	struct event *emitted, **emitted_end; /* by this step */
 	uint64_t told_usec;
+	bool patience_over; /* the wait for mail has ended without any */
 };
 
 static uint64_t now_usec(void)
@@ -185,18 +186,37 @@ static void obey(struct engine *e, struct order *o)
 	}
 }
 
+/* Waits for mail; where jobs wait for a paused one's pages, not for ever: it has to give them up
+ * after a while. */
+static void wait_for_mail(struct engine_thread *t)
+{
+	struct timespec until;
+
+	if (t->report.stats.queued == 0) {
+		pthread_cond_wait(&t->mail_came, &t->mail_lock);
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec++;
+	t->patience_over = pthread_cond_timedwait(&t->mail_came, &t->mail_lock, &until) ==
+			   ETIMEDOUT;
+	beat(t);
+}
+
 /* Takes all mail; waits for some if `idle`. */
 static struct order *take_mail(struct engine_thread *t, bool idle)
 {
 	struct order *mail;
 
+	t->patience_over = false;
+
 	pthread_mutex_lock(&t->mail_lock);
-	while (idle && !t->mail && !atomic_load(&t->quit)) {
+	while (idle && !t->mail && !t->patience_over && !atomic_load(&t->quit)) {
 		if (t->pinged) {
 			t->pinged = false;
 			beat(t);
 		}
-		pthread_cond_wait(&t->mail_came, &t->mail_lock);
+		wait_for_mail(t);
 	}
 	mail = t->mail;
 	t->mail = NULL;
@@ -322,6 +342,7 @@ static void *thread_main(void *userdata)
 int engine_thread_new(const struct config *c, struct engine_thread **ret)
 {
 	struct engine_thread *t = calloc(1, sizeof(*t));
+	pthread_condattr_t monotonic;
 	int r;
 
 	assert(c->model.path);
@@ -332,7 +353,10 @@ int engine_thread_new(const struct config *c, struct engine_thread **ret)
 	t->emitted_end = &t->emitted;
 	pthread_mutex_init(&t->mail_lock, NULL);
 	pthread_mutex_init(&t->out_lock, NULL);
-	pthread_cond_init(&t->mail_came, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->mail_came, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	beat(t);
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = t->wake_fd < 0 ? -errno : engine_setup_init(&t->setup, c);

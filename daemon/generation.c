@@ -215,6 +215,8 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 	if (r->user->uid == UID_OVERFLOW && r->peer) /* it may be many people */
 		job->cache_key = r->peer->number;
 	job->batch_priority = params_has(p, PARAM_PRIORITY) && p->batch_priority;
+	if (r->peer && peer_class(r->peer) >= CLASS_PRIORITY)
+		job->weight = (uint32_t)r->server->config.limits.priority_weight;
 	job->generation = r->generation;
 	job->prompt = t->tokens.ids;
 	job->n_prompt = r->prompt_tokens;

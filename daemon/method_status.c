@@ -130,13 +130,15 @@ static void pack_user(msgpack_packer *pk, const struct server *s, const struct u
 		n_running += r->user == user && running(r);
 		n_queued += r->user == user && !running(r);
 	}
-	msgpack_pack_map(pk, 8);
+	msgpack_pack_map(pk, 10);
 	pack_number(pk, "uid", user->uid);
 	pack_number(pk, "running", n_running);
 	pack_number(pk, "queued", n_queued);
 	pack_number(pk, "connections", user->connections);
 	pack_number(pk, "charged_bytes", user->bytes);
+	pack_number(pk, "queued_tokens", user->queued_tokens);
 	pack_number(pk, "prompt_tokens", user->prompt_tokens);
+	pack_number(pk, "cached_tokens", user->cached_tokens);
 	pack_number(pk, "completion_tokens", user->completion_tokens);
 	pack_key(pk, "device_s");
 	msgpack_pack_double(pk, user->device_usec / 1e6);

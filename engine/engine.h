@@ -142,6 +142,7 @@ struct engine_options {
 	enum dtype kv_dtype;     /* F16 unless told */
 	uint32_t max_sequences;  /* generating at once */
 	uint32_t prefill_tokens; /* prompt rows of one step, at most */
+	uint64_t swap_bytes;     /* host memory for pages of sequences that wait again; 0: none */
 	uint32_t max_per_uid;    /* sequences of one uid running at once; 0: no limit of its own */
 };
 void engine_options_default(struct engine_options *o);

@@ -32,38 +32,50 @@ struct fixture {
 	struct model model;
 	struct weights weights;
 	struct backend *backend;
-	uint32_t drawn; /* random numbers used */
+	enum dtype dtype; /* of matrices; vectors are F32 */
+	uint32_t drawn;   /* random numbers used */
 };
 
 static struct weight *random_weight(
 	struct fixture *f, uint32_t rows, uint32_t cols, float scale, float mean)
 {
+	enum dtype dtype = rows > 1 ? f->dtype : DTYPE_F32;
 	float *values = malloc((size_t)rows * cols * sizeof(*values));
+	size_t row_bytes = 0;
 	struct weight *w = NULL;
+	uint8_t *data;
 
+	assert_true(dtype_row_bytes(dtype, cols, &row_bytes));
+	data = malloc(rows * row_bytes);
 	assert_non_null(values);
+	assert_non_null(data);
 	for (uint32_t i = 0; i < rows * cols; i++)
 		values[i] = mean + scale * (philox_uniform(11, f->drawn++) * 2 - 1);
+	for (uint32_t i = 0; i < rows; i++)
+		quantize_row(dtype, values + (size_t)i * cols, NULL, data + i * row_bytes, cols);
 	assert_int_equal(f->backend->ops->weight_put(f->backend,
 				 &(struct tensor){.name = "t",
-					 .dtype = DTYPE_F32,
+					 .dtype = dtype,
 					 .rows = rows,
 					 .cols = cols,
-					 .data = values,
-					 .bytes = (size_t)rows * cols * sizeof(*values)},
+					 .data = data,
+					 .bytes = rows * row_bytes},
 				 &w),
 		0);
 	free(values);
+	free(data);
 	return w;
 }
 
-static struct fixture *fixture_new(uint32_t window)
+/* On a backend, which it takes over; matrices of that type. */
+static struct fixture *fixture_new_on(struct backend *b, uint32_t window, enum dtype dtype)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	float *table;
 
 	assert_non_null(f);
-	assert_int_equal(backend_new_reference(1, &f->backend), 0);
+	f->backend = b;
+	f->dtype = dtype;
 	f->model.config = (struct model_config){
 		.n_layers = LAYERS,
 		.dim = DIM,
@@ -121,6 +133,14 @@ static struct fixture *fixture_new(uint32_t window)
 			.down = random_weight(f, DIM, FFN, 0.3f, 0),
 		};
 	return f;
+}
+
+static inline struct fixture *fixture_new(uint32_t window)
+{
+	struct backend *b;
+
+	assert_int_equal(backend_new_reference(1, &b), 0);
+	return fixture_new_on(b, window, DTYPE_F32);
 }
 
 static void fixture_free(struct fixture *f)
@@ -277,7 +297,8 @@ static void all_given_back(const struct engine *e)
 }
 
 /* The reply of job `id` alone, in one piece. */
-static inline void alone(struct fixture *f, uint64_t id, uint32_t n, uint32_t max_new, struct heard *ret)
+static inline void alone(
+	struct fixture *f, uint64_t id, uint32_t n, uint32_t max_new, struct heard *ret)
 {
 	static struct listener l;
 	struct engine *e;
@@ -297,4 +318,12 @@ static inline void same_reply(const struct heard *a, const struct heard *b)
 	assert_memory_equal(a->tokens, b->tokens, a->n_tokens * sizeof(*a->tokens));
 	assert_int_equal(a->n_logprobs, b->n_logprobs);
 	assert_memory_equal(a->logprobs, b->logprobs, a->n_logprobs * sizeof(*a->logprobs));
+}
+
+/* Stops every pass whose countdown is over. */
+static inline bool countdown(void *userdata)
+{
+	int *left = userdata;
+
+	return --*left < 0;
 }

@@ -76,14 +76,6 @@ static void pages_behind_the_window_are_given_back(void **state)
 	fixture_free(f);
 }
 
-/* Stops every pass whose countdown is over. */
-static bool countdown(void *userdata)
-{
-	int *left = userdata;
-
-	return --*left < 0;
-}
-
 static void a_cancel_between_layers_leaves_the_others_untouched(void **state)
 {
 	struct fixture *f = fixture_new(0);
