@@ -23,6 +23,7 @@ static const char help[] =
 	"  cancel --id N            stop the request with the id on this connection\n"
 	"  load                     bring the model to the device, if it is not there\n"
 	"  unload                   give the device's memory back; the next request loads again\n"
+	"  cache drop [--uid N]     forget what is kept of prompts and replies, of one user or all\n"
 	"  tokenize [TEXT...]       the token ids of the text, or of stdin\n"
 	"      --bos                with the beginning token that the model has\n"
 	"      --special            read <|names|> of control tokens as these tokens\n"
@@ -37,11 +38,12 @@ static const char help[] =
 	"exit: 0 done, 2 usage, 3 no daemon or connection lost, 4 refused, 5 model, device or\n"
 	"protocol, 6 try again. More in zephctl(1).\n";
 
-enum { WORD = 1, ID = 256, BOS, SPECIAL, JSON, TIMEOUT, COLOR, VERSION };
+enum { WORD = 1, ID = 256, USER, BOS, SPECIAL, JSON, TIMEOUT, COLOR, VERSION };
 
 static const struct option long_options[] = {
 	{"socket", required_argument, NULL, 'S'},
 	{"id", required_argument, NULL, ID},
+	{"uid", required_argument, NULL, USER},
 	{"bos", no_argument, NULL, BOS},
 	{"special", no_argument, NULL, SPECIAL},
 	{"json", no_argument, NULL, JSON},
@@ -56,8 +58,8 @@ struct control {
 	struct session session;
 	const char *command;
 	struct options words; /* the command's words, as a prompt takes them */
-	bool bos, special, json, version, help, has_id;
-	int64_t id;
+	bool bos, special, json, version, help, has_id, has_uid;
+	int64_t id, uid;
 };
 
 static int usage(struct control *c, const char *what, const char *found)
@@ -95,6 +97,11 @@ static int take(struct control *c, int option, const char *value)
 		if (!number_int(value, &c->id) || c->id < 0 || c->id > UINT32_MAX)
 			return usage(c, "wanted an integer from 0 to 4294967295", "--id");
 		c->has_id = true;
+		return 0;
+	case USER:
+		if (!number_int(value, &c->uid) || c->uid < 0 || c->uid >= UINT32_MAX)
+			return usage(c, "wanted a uid from 0 to 4294967294", "--uid");
+		c->has_uid = true;
 		return 0;
 	case BOS: c->bos = true; return 0;
 	case SPECIAL: c->special = true; return 0;
@@ -285,6 +292,35 @@ static enum exit_code run_model(struct control *c, enum method m)
 	return code;
 }
 
+static enum exit_code run_cache(struct control *c)
+{
+	const struct params params = {
+		.set = c->has_uid ? UINT64_C(1) << PARAM_UID : 0,
+		.uid = c->uid,
+	};
+	struct message answer;
+	enum exit_code code;
+	msgpack_sbuffer out;
+	char line[64];
+	int64_t pages = 0;
+	int n;
+
+	if (!c->words.words[0].text || strcmp(c->words.words[0].text, "drop") != 0) {
+		usage(c, "wanted drop", "cache");
+		return EXIT_USAGE;
+	}
+	if (!call(c, METHOD_CACHE_DROP, &params, &answer, &code))
+		return code;
+	object_int(map_get(&answer.result, "pages"), &pages);
+	message_done(&answer);
+	n = snprintf(line, sizeof(line),
+		c->json ? "{\"pages\":%" PRId64 "}" : "dropped %" PRId64 " pages", pages);
+	msgpack_sbuffer_init(&out);
+	code = print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
+	msgpack_sbuffer_destroy(&out);
+	return code;
+}
+
 static int write_ids(msgpack_sbuffer *out, const msgpack_object *tokens)
 {
 	int r = 0;
@@ -371,7 +407,10 @@ static enum exit_code run(struct control *c)
 		return run_model(c, METHOD_MODEL_LOAD);
 	if (strcmp(c->command, "unload") == 0 && c->words.n_words == 0)
 		return run_model(c, METHOD_MODEL_UNLOAD);
-	usage(c, "unknown command, wanted status, cancel, load, unload, tokenize or quantize",
+	if (strcmp(c->command, "cache") == 0 && c->words.n_words == 1)
+		return run_cache(c);
+	usage(c,
+		"unknown command, wanted status, cancel, load, unload, cache, tokenize or quantize",
 		c->command);
 	return EXIT_USAGE;
 }

@@ -333,3 +333,13 @@ void answer_state(struct request *r)
 	msgpack_pack_map(&pk, 1);
 	pack_string(&pk, "state", server_state(r->server));
 }
+
+void answer_dropped(struct request *r, uint32_t pages)
+{
+	if (!r->peer)
+		return;
+	msgpack_packer pk = peer_packer(r->peer);
+	message_pack_result(&pk, r->rpc_id);
+	msgpack_pack_map(&pk, 1);
+	pack_uint(&pk, "pages", pages);
+}

@@ -25,4 +25,5 @@ void answer_pack_logprob(
  * cancelled by its own client. */
 void answer_result(struct request *r, const struct event *done);
 void answer_text(struct request *r, const struct text_task *t);
-void answer_state(struct request *r); /* model.load, model.unload */
+void answer_dropped(struct request *r, uint32_t pages); /* cache.drop */
+void answer_state(struct request *r);                   /* model.load, model.unload */

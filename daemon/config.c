@@ -28,6 +28,7 @@ static void config_default(struct config *c)
 		.engine.activations = ACTIVATIONS_FAST,
 		.engine.exact = true,
 		.engine.kv_type = -1,
+		.engine.swap_bytes = 1ll << 30,
 		.limits =
 			{
 				.frame_bytes = FRAME_BYTES_MAX,
@@ -38,6 +39,8 @@ static void config_default(struct config *c)
 				.connections_per_uid = CONNECTIONS_PER_UID_MAX,
 				.queue_per_uid = QUEUE_PER_UID_MAX,
 				.bytes_per_uid = 512ll << 20,
+				.prompt_tokens_per_uid = PROMPT_TOKENS_PER_UID_MAX,
+				.priority_weight = 2,
 			},
 	};
 }
@@ -58,6 +61,7 @@ void config_done(struct config *c)
 	free(c->model.path);
 	free(c->model.template_name);
 	free(c->model.quantize);
+	free(c->model.shared_prefix);
 	free(c->engine.device);
 	classes_done(&c->classes);
 	*c = (struct config){};
@@ -182,6 +186,7 @@ bool config_reload(struct config *c, struct config *from)
 		       differ(c->model.path, from->model.path) ||
 		       differ(c->model.template_name, from->model.template_name) ||
 		       differ(c->model.quantize, from->model.quantize) ||
+		       differ(c->model.shared_prefix, from->model.shared_prefix) ||
 		       c->model.sliding_window != from->model.sliding_window ||
 		       c->model.context != from->model.context ||
 		       c->model.gpu_layers != from->model.gpu_layers ||
@@ -193,7 +198,9 @@ bool config_reload(struct config *c, struct config *from)
 		       c->engine.threads != from->engine.threads ||
 		       c->engine.kv_bytes != from->engine.kv_bytes ||
 		       c->engine.prefill_tokens != from->engine.prefill_tokens ||
-		       c->engine.max_sequences != from->engine.max_sequences;
+		       c->engine.max_sequences != from->engine.max_sequences ||
+		       c->engine.max_sequences_per_uid != from->engine.max_sequences_per_uid ||
+		       c->engine.swap_bytes != from->engine.swap_bytes;
 
 	c->limits = from->limits;
 	c->defaults = from->defaults;

@@ -32,7 +32,9 @@ struct config_limits {
 	int64_t frame_bytes, reply_bytes;
 	int64_t frame_seconds, stall_seconds;
 	int64_t connections, connections_per_uid, queue_per_uid, bytes_per_uid;
-	int64_t max_new_tokens; /* 0: the context is the bound */
+	int64_t prompt_tokens_per_uid; /* of requests that wait or run */
+	int64_t priority_weight;       /* how many of class use one of class priority counts for */
+	int64_t max_new_tokens;        /* 0: the context is the bound */
 };
 
 struct config_classes {
@@ -55,7 +57,8 @@ struct config {
 		int64_t context;        /* 0: the model's */
 		int64_t gpu_layers;     /* on the card; -1: as many as fit */
 		int64_t idle_seconds;   /* without a request, then it is unloaded; 0: never */
-		char *quantize;         /* a mix's name; NULL: the weights stay what they are */
+		char *shared_prefix; /* a system message whose prefix all uids share; NULL: none */
+		char *quantize;      /* a mix's name; NULL: the weights stay what they are */
 	} model;
 	struct {
 		char *device; /* NULL: auto */
@@ -64,6 +67,8 @@ struct config {
 		int kv_type;     /* enum dtype; -1: by device and activations */
 		int64_t threads; /* 0: all processors */
 		int64_t kv_bytes, prefill_tokens, max_sequences; /* 0: the engine's default */
+		int64_t max_sequences_per_uid;                   /* 0: no limit but max_sequences */
+		int64_t swap_bytes;
 	} engine;
 	struct config_limits limits;
 	struct params defaults; /* generation parameters; `set` says which */

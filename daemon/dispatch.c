@@ -56,6 +56,7 @@ static void dispatch_request(struct peer *p, struct call *c)
 	case METHOD_CANCEL: method_cancel(p, c); break;
 	case METHOD_MODEL_LOAD:
 	case METHOD_MODEL_UNLOAD:
+	case METHOD_CACHE_DROP:
 		if (peer_class(p) != CLASS_MANAGE) {
 			peer_answer_error(p, id, E_PERMISSION, "uid %u is not in class manage",
 				p->identity.uid);

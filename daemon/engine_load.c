@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/shared_prefix.h"
 #include "engine/digest.h"
 #include "engine/kv.h"
 #include "engine/utf8.h"
@@ -19,6 +20,7 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.path = strdup(c->model.path),
 		.template_name = c->model.template_name ? strdup(c->model.template_name) : NULL,
 		.quantize = c->model.quantize ? strdup(c->model.quantize) : NULL,
+		.shared_prefix = c->model.shared_prefix ? strdup(c->model.shared_prefix) : NULL,
 		.device = strdup(c->engine.device ? c->engine.device : "auto"),
 		.sliding_window = c->model.sliding_window,
 		.gpu_layers = c->model.gpu_layers,
@@ -26,13 +28,16 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		.threads = c->engine.threads,
 		.prefill_tokens = c->engine.prefill_tokens,
 		.max_sequences = c->engine.max_sequences,
+		.max_per_uid = c->engine.max_sequences_per_uid,
 		.kv_bytes = c->engine.kv_bytes,
+		.swap_bytes = c->engine.swap_bytes,
 		.kv_type = c->engine.kv_type,
 		.activations = c->engine.activations,
 		.inexact = !c->engine.exact,
 	};
 	if (!s->path || !s->device || (c->model.template_name && !s->template_name) ||
-		(c->model.quantize && !s->quantize)) {
+		(c->model.quantize && !s->quantize) ||
+		(c->model.shared_prefix && !s->shared_prefix)) {
 		engine_setup_done(s);
 		return -ENOMEM;
 	}
@@ -44,6 +49,7 @@ void engine_setup_done(struct engine_setup *s)
 	free(s->path);
 	free(s->template_name);
 	free(s->quantize);
+	free(s->shared_prefix);
 	free(s->device);
 	*s = (struct engine_setup){};
 }
@@ -140,6 +146,19 @@ static int load_model(const struct engine_setup *s, struct engine_load *l, char 
 	return r;
 }
 
+/* The tokens of model.shared_prefix to the engine. */
+static int share_prefix(
+	const struct engine_setup *s, const struct engine_load *l, char *error, size_t size)
+{
+	struct token_list tokens = {};
+	int r = shared_prefix_tokens(l->model, s->shared_prefix, &tokens, error, size);
+
+	if (r == 0)
+		r = engine_share_prefix(l->engine, tokens.ids, (uint32_t)tokens.n);
+	token_list_done(&tokens);
+	return r;
+}
+
 static int load(const struct engine_setup *s, const struct weights_progress *progress,
 	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
 {
@@ -161,12 +180,18 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 	options.kv_bytes = s->kv_bytes;
 	if (s->max_sequences)
 		options.max_sequences = s->max_sequences;
+	options.max_per_uid = s->max_per_uid;
+	options.swap_bytes = s->swap_bytes;
 	options.prefill_tokens = s->prefill_tokens;
 	r = placement_load(l->model, &where, s->kv_type, &options, sink, progress, &l->placement,
 		&l->weights, &l->engine, report->error, sizeof(report->error));
 	if (r < 0)
 		return r;
 
+	if (s->shared_prefix)
+		r = share_prefix(s, l, report->error, sizeof(report->error));
+	if (r < 0)
+		return r;
 	after = file_key(s->path);
 	if (memcmp(&l->key, &after, sizeof(after)) == 0)
 		report->key = l->key; /* not exchanged while it was read */

@@ -8,10 +8,10 @@
 
 /* What the load needs of the configuration: its own copy. */
 struct engine_setup {
-	char *path, *template_name, *quantize, *device;
+	char *path, *template_name, *quantize, *device, *shared_prefix;
 	int64_t sliding_window, gpu_layers;
-	uint32_t context, threads, prefill_tokens, max_sequences;
-	uint64_t kv_bytes;
+	uint32_t context, threads, prefill_tokens, max_sequences, max_per_uid;
+	uint64_t kv_bytes, swap_bytes;
 	int kv_type; /* -1: by device and activations */
 	enum activations activations;
 	bool inexact;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_load.h"
+#include "engine/event.h"
 
 #define PROGRESS_USEC 100000 /* between two reports of a load */
 
@@ -23,6 +24,7 @@ enum order_kind {
 	ORDER_CANCEL,
 	ORDER_PAUSE,
 	ORDER_RESUME,
+	ORDER_DROP_CACHE,
 	ORDER_UNLOAD,
 	ORDER_LOAD,
 };
@@ -30,7 +32,10 @@ enum order_kind {
 struct order {
 	struct order *next;
 	enum order_kind kind;
-	struct job *job; /* SUBMIT: owned */
+	struct job *job;      /* SUBMIT: owned */
+	struct event *answer; /* DROP_CACHE: owned */
+	uint32_t uid;
+	bool all;
 	uint64_t id;
 	enum failure failure;
 	char reason[256];
@@ -57,6 +62,7 @@ struct engine_thread {
 	struct engine_load load;
 	struct event *emitted, **emitted_end; /* by this step */
 	uint64_t told_usec;
+	bool patience_over; /* the wait for mail has ended without any */
 };
 
 static uint64_t now_usec(void)
@@ -145,10 +151,23 @@ static void publish(struct engine_thread *t, enum engine_state state, const char
 
 static struct order *order_free(struct order *o)
 {
-	if (o)
+	if (o) {
 		job_free(o->job);
+		event_free(o->answer);
+	}
 	free(o);
 	return NULL;
+}
+
+/* A device that fails at it tells so at its next step. */
+static void drop_cache(struct engine_thread *t, struct order *o)
+{
+	struct engine *e = t->load.engine;
+	int64_t pages = e ? engine_drop_cache(e, o->uid, o->all) : 0;
+
+	o->answer->done = pages > 0 ? (uint32_t)pages : 0;
+	emit(t, o->answer);
+	o->answer = NULL; /* consumed */
 }
 
 static void obey(struct engine *e, struct order *o)
@@ -167,18 +186,37 @@ static void obey(struct engine *e, struct order *o)
 	}
 }
 
+/* Waits for mail; where jobs wait for a paused one's pages, not for ever: it has to give them up
+ * after a while. */
+static void wait_for_mail(struct engine_thread *t)
+{
+	struct timespec until;
+
+	if (t->report.stats.queued == 0) {
+		pthread_cond_wait(&t->mail_came, &t->mail_lock);
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec++;
+	t->patience_over = pthread_cond_timedwait(&t->mail_came, &t->mail_lock, &until) ==
+			   ETIMEDOUT;
+	beat(t);
+}
+
 /* Takes all mail; waits for some if `idle`. */
 static struct order *take_mail(struct engine_thread *t, bool idle)
 {
 	struct order *mail;
 
+	t->patience_over = false;
+
 	pthread_mutex_lock(&t->mail_lock);
-	while (idle && !t->mail && !atomic_load(&t->quit)) {
+	while (idle && !t->mail && !t->patience_over && !atomic_load(&t->quit)) {
 		if (t->pinged) {
 			t->pinged = false;
 			beat(t);
 		}
-		pthread_cond_wait(&t->mail_came, &t->mail_lock);
+		wait_for_mail(t);
 	}
 	mail = t->mail;
 	t->mail = NULL;
@@ -275,6 +313,8 @@ static void serve(struct engine_thread *t)
 					state = unload(t);
 				else if (mail->kind == ORDER_LOAD && state == ENGINE_UNLOADED)
 					state = load_again(t);
+			} else if (mail->kind == ORDER_DROP_CACHE) {
+				drop_cache(t, mail);
 			} else {
 				obey(t->load.engine, mail);
 			}
@@ -302,6 +342,7 @@ static void *thread_main(void *userdata)
 int engine_thread_new(const struct config *c, struct engine_thread **ret)
 {
 	struct engine_thread *t = calloc(1, sizeof(*t));
+	pthread_condattr_t monotonic;
 	int r;
 
 	assert(c->model.path);
@@ -312,7 +353,10 @@ int engine_thread_new(const struct config *c, struct engine_thread **ret)
 	t->emitted_end = &t->emitted;
 	pthread_mutex_init(&t->mail_lock, NULL);
 	pthread_mutex_init(&t->out_lock, NULL);
-	pthread_cond_init(&t->mail_came, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->mail_came, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	beat(t);
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = t->wake_fd < 0 ? -errno : engine_setup_init(&t->setup, c);
@@ -440,6 +484,21 @@ int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused)
 	struct order *o = order_new(paused ? ORDER_PAUSE : ORDER_RESUME, id);
 
 	return o ? post(t, o, false) : -ENOMEM;
+}
+
+int engine_thread_drop_cache(struct engine_thread *t, uint64_t id, uint32_t uid, bool all)
+{
+	struct order *o = order_new(ORDER_DROP_CACHE, id);
+
+	if (o)
+		o->answer = event_new(EVENT_DROPPED, id);
+	if (!o || !o->answer) {
+		order_free(o);
+		return -ENOMEM;
+	}
+	o->uid = uid;
+	o->all = all;
+	return post(t, o, false);
 }
 
 static int post_plain(struct engine_thread *t, enum order_kind kind)

@@ -61,6 +61,9 @@ int engine_thread_submit(struct engine_thread *t, struct job *job);
 int engine_thread_cancel(
 	struct engine_thread *t, uint64_t id, enum failure failure, const char *reason);
 int engine_thread_pause(struct engine_thread *t, uint64_t id, bool paused);
+/* Forgets what is cached for one uid, or (`all`) for everybody; an EVENT_DROPPED under the id tells
+ * the pages. */
+int engine_thread_drop_cache(struct engine_thread *t, uint64_t id, uint32_t uid, bool all);
 
 /* Gives back what the device holds, and takes it again; the report's state tells when. Jobs must be
  * done or cancelled before the one and are submitted after the other has led to READY. */

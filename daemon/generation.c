@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "daemon/answer.h"
+#include "daemon/identity.h"
 #include "engine/utf8.h"
 
 int generation_seed(uint64_t *ret)
@@ -215,7 +216,11 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 		goto refuse;
 	job->id = r->id;
 	job->uid = r->user->uid;
+	if (r->user->uid == UID_OVERFLOW && r->peer) /* it may be many people */
+		job->cache_key = r->peer->number;
 	job->batch_priority = params_has(p, PARAM_PRIORITY) && p->batch_priority;
+	if (r->peer && peer_class(r->peer) >= CLASS_PRIORITY)
+		job->weight = (uint32_t)r->server->config.limits.priority_weight;
 	job->generation = r->generation;
 	job->prompt = t->tokens.ids;
 	job->n_prompt = r->prompt_tokens;

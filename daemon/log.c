@@ -46,3 +46,14 @@ void log_info(const char *format, ...)
 	write_line(SD_INFO, format, arguments);
 	va_end(arguments);
 }
+
+void log_journal(const char *format, ...)
+{
+	va_list arguments;
+
+	if (!getenv("JOURNAL_STREAM"))
+		return;
+	va_start(arguments, format);
+	write_line(SD_INFO, format, arguments);
+	va_end(arguments);
+}

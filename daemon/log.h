@@ -5,3 +5,5 @@
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* For the journal alone: nobody who watches a terminal wants a line for each request. */
+void log_journal(const char *format, ...) __attribute__((format(printf, 1, 2)));

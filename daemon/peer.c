@@ -255,6 +255,7 @@ void peer_new(struct server *s, int fd, bool use_only)
 	}
 	p->server = s;
 	p->identity = identity;
+	p->number = ++s->last_peer;
 	p->user = user;
 	p->use_only = use_only;
 	TAILQ_INIT(&p->requests);

@@ -24,6 +24,7 @@ struct peer {
 	TAILQ_ENTRY(peer) link, dirty_link;
 	struct conn conn;
 	struct identity identity;
+	uint64_t number; /* counts up */
 	struct user *user;
 	bool use_only;
 	enum peer_state state;

@@ -12,6 +12,7 @@
 
 #include "daemon/answer.h"
 #include "daemon/generation.h"
+#include "daemon/log.h"
 #include "daemon/residence.h"
 
 const char *phase_name(enum phase p)
@@ -65,6 +66,7 @@ void request_free(struct request *r)
 	TAILQ_REMOVE(&r->server->requests, r, link);
 	r->user->requests--;
 	r->user->bytes -= r->charged_bytes;
+	r->user->queued_tokens -= r->charged_tokens;
 	sd_event_source_disable_unref(r->deadline);
 	call_free(r->call);
 	free(r->reply.text);
@@ -157,6 +159,17 @@ static bool steered(const struct request *r)
 						: residence_ready(r->server);
 }
 
+/* cache.drop: the engine thread answers, with an engine or without. */
+static void drop_cache(struct request *r)
+{
+	const struct params *p = &r->call->params;
+	bool all = !params_has(p, PARAM_UID);
+
+	r->phase = PHASE_QUEUED;
+	if (engine_thread_drop_cache(r->server->engine, r->id, all ? 0 : (uint32_t)p->uid, all) < 0)
+		fail(r, E_ENGINE, "out of memory for the order");
+}
+
 /* Goes on as far as the model's state allows; may free the request. */
 static void advance(struct request *r)
 {
@@ -215,6 +228,10 @@ int request_new(struct peer *p, struct call *c)
 	r->user->requests++;
 	charge(r, sizeof(*r) + c->frame_len);
 	residence_used(s);
+	if (r->method == METHOD_CACHE_DROP) {
+		drop_cache(r);
+		return 0;
+	}
 	if (r->method == METHOD_MODEL_UNLOAD) {
 		char reason[64];
 
@@ -255,6 +272,22 @@ void request_model_progress(struct server *s)
 		answer_loading(r, s->report.load_done_bytes, s->report.load_total_bytes);
 }
 
+/* May the uid have so many prompt tokens more with the engine? One request it always may. */
+static bool queue_has_room(
+	const struct request *r, const struct job *job, char *sentence, size_t sentence_size)
+{
+	uint64_t has = r->user->queued_tokens;
+	uint64_t most = (uint64_t)r->server->config.limits.prompt_tokens_per_uid;
+
+	if (has == 0 || has + job->n_prompt <= most)
+		return true;
+	snprintf(sentence, sentence_size,
+		"the queue for uid %u is full (%llu prompt tokens, and this one's %u would exceed "
+		"%llu)",
+		r->user->uid, (unsigned long long)has, job->n_prompt, (unsigned long long)most);
+	return false;
+}
+
 static void submit(struct request *r, struct text_task *t)
 {
 	char sentence[512];
@@ -265,6 +298,11 @@ static void submit(struct request *r, struct text_task *t)
 		fail(r, error, sentence);
 		return;
 	}
+	if (!queue_has_room(r, job, sentence, sizeof(sentence))) {
+		job_free(job);
+		fail(r, E_BUSY, sentence);
+		return;
+	}
 	assert(residence_ready(r->server)); /* who leaves that state stops those with the worker */
 	if (engine_thread_submit(r->server->engine, job) < 0) {
 		job_free(job);
@@ -272,6 +310,8 @@ static void submit(struct request *r, struct text_task *t)
 		return;
 	}
 	r->phase = PHASE_QUEUED;
+	r->charged_tokens = r->prompt_tokens;
+	r->user->queued_tokens += r->charged_tokens;
 	r->call = t->call;
 	t->call = NULL; /* consumed */
 	if (r->peer && r->peer->paused)
@@ -354,11 +394,26 @@ static int keep_tokens(struct request *r, const struct event *e)
 	return 0;
 }
 
+/* What the request used, for the journal: never what it was about. */
+static void account(const struct request *r, const struct event *e)
+{
+	static const char *const finishes[] = {"stop", "length", "cancelled"};
+
+	log_journal("request %llu of uid %u: %s, %s, %u prompt tokens (%u cached), %u new, "
+		    "%.3f s of the device, %.3f s in all",
+		(unsigned long long)r->id, r->user->uid, method_name(r->method),
+		e->failure ? rpc_error_name(failure_error(e->failure)) : finishes[e->finish],
+		e->prompt_tokens, e->cached_tokens, e->completion_tokens, e->device_usec / 1e6,
+		e->total_usec / 1e6);
+}
+
 static void on_done(struct request *r, const struct event *e)
 {
 	r->user->prompt_tokens += e->prompt_tokens;
 	r->user->completion_tokens += e->completion_tokens;
+	r->user->cached_tokens += e->cached_tokens;
 	r->user->device_usec += e->device_usec;
+	account(r, e);
 	if (e->failure != FAILURE_NONE) {
 		fail(r, failure_error(e->failure), e->reason);
 		return;
@@ -391,6 +446,12 @@ static void on_event(struct request *r, const struct event *e)
 		if (code == 0)
 			answer_tokens(r, e, logprobs_at);
 		break;
+	case EVENT_SCORE: break;
+	case EVENT_DROPPED:
+		r->server->done++;
+		answer_dropped(r, e->done);
+		request_free(r);
+		return;
 	case EVENT_DONE: on_done(r, e); return;
 	}
 	if (code < 0)

@@ -39,6 +39,7 @@ struct request {
 	/* once it is a job */
 	struct generation generation;
 	uint32_t prompt_tokens;
+	uint32_t charged_tokens; /* to the user's queue */
 	char prompt_hash[65];
 
 	/* the reply so far */

@@ -62,7 +62,7 @@ struct server {
 
 	struct request_list requests; /* in order of arrival */
 	struct request_bucket buckets[REQUEST_BUCKETS];
-	uint64_t last_request;
+	uint64_t last_request, last_peer;
 	uint64_t done, failed, cancelled; /* requests since the start */
 
 	struct engine_thread *engine;

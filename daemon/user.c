@@ -15,7 +15,8 @@ void users_init(struct users *u)
 
 static bool idle(const struct user *user)
 {
-	return user->connections == 0 && user->requests == 0 && user->bytes == 0;
+	return user->connections == 0 && user->requests == 0 && user->bytes == 0 &&
+	       user->queued_tokens == 0;
 }
 
 void users_done(struct users *u)

@@ -10,9 +10,10 @@ struct user {
 	uint32_t uid;
 	/* charges: zero again when the last connection and request are gone */
 	uint32_t connections, requests;
-	uint64_t bytes; /* buffers of connections, frames and replies of requests */
+	uint64_t queued_tokens; /* of prompts that the engine has, waiting or running */
+	uint64_t bytes;         /* buffers of connections, frames and replies of requests */
 	/* since the start */
-	uint64_t prompt_tokens, completion_tokens, device_usec;
+	uint64_t prompt_tokens, cached_tokens, completion_tokens, device_usec;
 };
 
 struct users {

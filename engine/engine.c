@@ -1,9 +1,5 @@
-/* The engine: admits jobs, forms batches, runs them, and tells what happened.
- *
- * It owns the KV pool, the workspace and all sequences. Waiting sequences stand in one queue,
- * interactive ones before batch ones; a sequence is admitted when a slot is free and the pool can
- * promise it the pages of its longest possible reply, so that a running sequence never lacks a
- * page. */
+/* The engine: takes jobs, tells their last word, and owns the KV pool, the prefix cache, the
+ * workspace and all sequences. Who runs is schedule.c's to say, what a step does step.c's. */
 #include "engine/engine.h"
 
 #include <assert.h>
@@ -33,9 +29,8 @@ void engine_options_default(struct engine_options *o)
 	};
 }
 
-/* Pages that a sequence of n_tokens can hold at once. */
-static uint32_t pages_for(
-	const struct model_config *c, const struct engine_options *o, uint32_t n_tokens)
+uint32_t engine_pages_for(
+	const struct model_config *c, const struct engine_options *o, uint64_t n_tokens)
 {
 	uint32_t window = c->attention.window;
 	uint64_t held = n_tokens;
@@ -44,12 +39,12 @@ static uint32_t pages_for(
 	 */
 	if (window > 0 && held > (uint64_t)window + o->prefill_tokens + 2 * KV_PAGE_TOKENS)
 		held = (uint64_t)window + o->prefill_tokens + 2 * KV_PAGE_TOKENS;
-	return (uint32_t)((held + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
+	return kv_pages_of(held);
 }
 
 uint32_t engine_context_pages(const struct model_config *c, const struct engine_options *o)
 {
-	return pages_for(c, o, o->context);
+	return engine_pages_for(c, o, o->context);
 }
 
 static uint32_t rows_max(const struct engine_options *o)
@@ -80,7 +75,7 @@ static int size_pool(struct engine *e, uint32_t *ret_pages, char *error, size_t 
 
 	if (o->context == 0 || o->context > c->context)
 		o->context = c->context;
-	if (pages_for(c, o, o->context) > pages) {
+	if (engine_pages_for(c, o, o->context) > pages) {
 		if (pages < 2) {
 			snprintf(error, error_size,
 				"a KV cache of %llu bytes holds not even two pages of %llu bytes",
@@ -89,7 +84,7 @@ static int size_pool(struct engine *e, uint32_t *ret_pages, char *error, size_t 
 		}
 		o->context = (uint32_t)pages * KV_PAGE_TOKENS;
 	}
-	most = (uint64_t)pages_for(c, o, o->context) * FIT_CONTEXTS_MAX;
+	most = (uint64_t)engine_pages_for(c, o, o->context) * FIT_CONTEXTS_MAX;
 	*ret_pages = (uint32_t)(pages < most ? pages : most);
 	return 0;
 }
@@ -131,6 +126,9 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 		r = workspace_new(w, e->max_rows, e->max_logits, &e->workspace, error, error_size);
 	if (r < 0)
 		goto fail;
+	e->cache = prefix_cache_new(e->kv, w->model->config.attention.window);
+	if (!e->cache)
+		goto no_memory;
 	*ret = e;
 	return 0;
 
@@ -142,23 +140,28 @@ fail:
 	return r;
 }
 
-static void drop_all(struct sequence *s)
+void engine_drop(struct engine *e, struct sequence *s)
 {
-	while (s) {
-		struct sequence *next = s->next;
-
-		s->slot = SLOT_NONE;
-		sequence_free(s);
-		s = next;
+	if (s->parent) {
+		s->parent->n_children--;
+		s->parent->device_usec += s->device_usec;
 	}
+	engine_withdraw(e, s);
+	prefix_root_put(e->cache, s->place.root);
+	sequence_free(s);
 }
 
 struct engine *engine_free(struct engine *e)
 {
 	if (!e)
 		return NULL;
-	drop_all(e->queue);
-	drop_all(e->running);
+	while (e->queue)
+		engine_drop(e, e->queue);
+	while (e->running)
+		engine_drop(e, e->running);
+	while (e->scoring)
+		engine_drop(e, e->scoring);
+	prefix_cache_free(e->cache);
 	workspace_free(e->weights, e->workspace);
 	kv_pool_free(e->kv);
 	free(e->slot_used);
@@ -177,7 +180,10 @@ struct engine *engine_free(struct engine *e)
 
 void engine_emit(struct engine *e, struct event *event)
 {
-	e->sink.emit(e->sink.userdata, event);
+	if (event->job == ENGINE_OWN_JOB)
+		event_free(event);
+	else
+		e->sink.emit(e->sink.userdata, event);
 }
 
 /* The job's last word: sends its DONE event. The job itself goes with its sequence. */
@@ -193,20 +199,15 @@ static void report(struct engine *e, struct job *job, enum failure failure, cons
 	done->finish = finish;
 	done->prompt_tokens = job->n_prompt;
 	done->total_usec = engine_now_usec() - job->arrived_usec;
-	if (failure != FAILURE_NONE)
-		e->stats.failed += failure != FAILURE_CANCELLED;
-	else if (finish != FINISH_CANCELLED)
-		e->stats.done++;
-	if (failure == FAILURE_CANCELLED || (!failure && finish == FINISH_CANCELLED))
+	if (job->id == ENGINE_OWN_JOB)
+		;
+	else if (failure == FAILURE_CANCELLED || (!failure && finish == FINISH_CANCELLED))
 		e->stats.cancelled++;
+	else if (failure != FAILURE_NONE)
+		e->stats.failed++;
+	else
+		e->stats.done++;
 	engine_emit(e, done);
-}
-
-static void unlink_sequence(struct sequence **list, struct sequence *s)
-{
-	while (*list != s)
-		list = &(*list)->next;
-	*list = s->next;
 }
 
 void engine_finish(struct engine *e, struct sequence *s, enum failure failure, const char *reason,
@@ -214,42 +215,86 @@ void engine_finish(struct engine *e, struct sequence *s, enum failure failure, c
 {
 	struct event *rest = NULL, *done = s->job->done;
 
+	if (s->parent) {
+		engine_score_child_done(e, s, failure);
+		return;
+	}
+	engine_score_drop(e, s);
 	if (failure == FAILURE_NONE && reply_finish(&s->reply, &rest) < 0) {
 		failure = FAILURE_MEMORY;
 		reason = "no memory for the end of the reply";
 	}
 	if (rest)
 		engine_emit(e, rest);
-	if (s->slot != SLOT_NONE) {
-		/* A page that cannot be zeroed means a lost device; the next step says so. */
-		kv_pool_clear(e->kv, s->slot);
-		e->slot_used[s->slot] = false;
-		e->promised_pages -= s->pages;
-		s->slot = SLOT_NONE;
-		unlink_sequence(&e->running, s);
-		e->n_running--;
-		e->queue_moved = true;
-		done->queue_usec = s->started_usec - s->job->arrived_usec;
-	} else {
-		unlink_sequence(&e->queue, s);
-		e->n_queued--;
-		e->queue_moved = true;
-		done->queue_usec = engine_now_usec() - s->job->arrived_usec;
-	}
+	done->queue_usec = (s->started_usec ? s->started_usec : engine_now_usec()) -
+			   s->job->arrived_usec;
 	if (s->prefilled_usec)
 		done->prefill_usec = s->prefilled_usec - s->started_usec;
 	if (s->first_token_usec)
 		done->first_token_usec = s->first_token_usec - s->job->arrived_usec;
 	done->completion_tokens = s->n_generated;
+	done->cached_tokens = s->n_reused;
 	done->device_usec = s->device_usec;
 	e->stats.completion_tokens += s->n_generated;
+	e->stats.cached_tokens += s->n_reused;
 	report(e, s->job, failure, reason, how);
-	sequence_free(s);
+	engine_drop(e, s);
+}
+
+int engine_share_prefix(struct engine *e, const int32_t *tokens, uint32_t n)
+{
+	uint32_t pages = n / KV_PAGE_TOKENS, most = e->kv->n_pages / 2;
+	struct sequence *s;
+	struct job *job;
+
+	if (pages > most)
+		pages = most;
+	if (pages > (e->options.context - 1) / KV_PAGE_TOKENS)
+		pages = (e->options.context - 1) / KV_PAGE_TOKENS;
+	if (pages == 0)
+		return 0;
+	job = job_new();
+	if (!job)
+		return -ENOMEM;
+	job->id = ENGINE_OWN_JOB;
+	job->n_prompt = pages * KV_PAGE_TOKENS;
+	job->prompt = malloc(job->n_prompt * sizeof(*job->prompt));
+	job->arrived_usec = engine_now_usec();
+	if (job->prompt)
+		memcpy(job->prompt, tokens, job->n_prompt * sizeof(*tokens));
+	s = job->prompt ? sequence_new(job, NULL) : NULL;
+	if (!s) {
+		job_free(job);
+		return -ENOMEM;
+	}
+	s->place.root = e->cache->shared;
+	e->cache->shared->n_holds++;
+	e->stats.shared_tokens = job->n_prompt;
+	/* who does not begin with it must fit beside it */
+	if (e->options.context > (e->kv->n_pages - pages) * KV_PAGE_TOKENS)
+		e->options.context = (e->kv->n_pages - pages) * KV_PAGE_TOKENS;
+	engine_enqueue(e, s);
+	return 0;
+}
+
+int64_t engine_drop_cache(struct engine *e, uint32_t uid, bool all)
+{
+	return prefix_drop(e->cache, uid, all);
+}
+
+static bool fits_context(const struct engine *e, const struct job *job)
+{
+	uint32_t longest = 1;
+
+	for (uint32_t i = 0; i < job->n_choices; i++)
+		if (job->choices[i].n_tokens > longest)
+			longest = job->choices[i].n_tokens;
+	return job->n_prompt < e->options.context && longest <= e->options.context - job->n_prompt;
 }
 
 void engine_submit(struct engine *e, struct job *job)
 {
-	struct sequence *s, **at;
+	struct sequence *s;
 	char reason[120];
 
 	if (e->failed) {
@@ -258,27 +303,28 @@ void engine_submit(struct engine *e, struct job *job)
 		return;
 	}
 	assert(job->n_prompt > 0);
-	if (job->n_prompt >= e->options.context) {
+	if (!fits_context(e, job)) {
 		snprintf(reason, sizeof(reason),
-			"the prompt has %u tokens and the context holds %u, the reply included",
-			job->n_prompt, e->options.context);
+			"the prompt has %u tokens and the context holds %u, the %s included",
+			job->n_prompt, e->options.context, job->n_choices ? "choices" : "reply");
 		report(e, job, FAILURE_TOO_LARGE, reason, FINISH_STOP);
 		job_free(job);
 		return;
 	}
 	s = sequence_new(job, e->weights->model->tokenizer);
-	if (!s) {
+	if (s)
+		s->place.root = prefix_root_get(e->cache, job->uid, job->cache_key);
+	if (!s || !s->place.root) {
+		if (s)
+			s->job = NULL; /* still ours */
+		sequence_free(s);
 		report(e, job, FAILURE_MEMORY, "no memory for the request", FINISH_STOP);
 		job_free(job);
 		return;
 	}
-	at = &e->queue;
-	while (*at && (job->batch_priority || !(*at)->job->batch_priority))
-		at = &(*at)->next;
-	s->next = *at;
-	*at = s;
-	e->n_queued++;
-	e->queue_moved = true;
+	if (job->n_choices > 0)
+		engine_score_init(s);
+	engine_enqueue(e, s);
 }
 
 static struct sequence *find(const struct engine *e, uint64_t id)
@@ -287,6 +333,9 @@ static struct sequence *find(const struct engine *e, uint64_t id)
 		if (s->job->id == id)
 			return s;
 	for (struct sequence *s = e->queue; s; s = s->next)
+		if (s->job->id == id)
+			return s;
+	for (struct sequence *s = e->scoring; s; s = s->next)
 		if (s->job->id == id)
 			return s;
 	return NULL;
@@ -304,75 +353,13 @@ void engine_pause(struct engine *e, uint64_t id, bool paused)
 {
 	struct sequence *s = find(e, id);
 
-	if (s)
-		s->paused = paused;
+	if (s && paused != (s->paused_usec != 0))
+		s->paused_usec = paused ? engine_now_usec() : 0;
 }
 
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata)
 {
 	e->stop = (struct forward_stop){asked, userdata};
-}
-
-/* Positions that the sequence's longest reply takes. */
-static uint32_t longest(const struct engine *e, const struct job *job)
-{
-	uint64_t n = (uint64_t)job->n_prompt + job->generation.max_new_tokens;
-
-	return n < e->options.context ? (uint32_t)n : e->options.context;
-}
-
-static void admit(struct engine *e)
-{
-	while (e->queue && e->n_running < e->options.max_sequences) {
-		struct sequence *s = e->queue, **last = &e->running;
-		uint32_t pages = pages_for(
-			&e->weights->model->config, &e->options, longest(e, s->job));
-
-		if (pages > e->kv->n_pages - e->promised_pages)
-			break;
-		e->queue = s->next;
-		e->n_queued--;
-		e->queue_moved = true;
-		s->next = NULL;
-		while (*last)
-			last = &(*last)->next;
-		*last = s;
-		e->n_running++;
-		s->slot = 0;
-		while (e->slot_used[s->slot])
-			s->slot++;
-		e->slot_used[s->slot] = true;
-		s->pages = pages;
-		e->promised_pages += pages;
-		s->started_usec = engine_now_usec();
-	}
-}
-
-/* Tells whoever waits its place, when places have changed. */
-static void tell_places(struct engine *e)
-{
-	uint32_t position = 0;
-
-	if (!e->queue_moved)
-		return;
-	e->queue_moved = false;
-	for (struct sequence *s = e->queue; s; s = s->next, position++) {
-		struct event *event;
-
-		if (s->told_position == position)
-			continue;
-		event = event_new(EVENT_QUEUED, s->job->id);
-		if (!event)
-			return; /* a courtesy, not a promise */
-		event->position = s->told_position = position;
-		engine_emit(e, event);
-	}
-}
-
-void engine_admit(struct engine *e)
-{
-	admit(e);
-	tell_places(e);
 }
 
 void engine_stats(const struct engine *e, struct engine_stats *ret)
@@ -381,6 +368,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 	ret->running = e->n_running;
 	ret->queued = e->n_queued;
 	ret->pages = e->kv->n_pages;
-	ret->pages_used = e->kv->n_pages - e->kv->n_free;
+	ret->pages_used = e->kv->n_pages - e->kv->n_free - e->cache->n_idle;
+	ret->pages_cached = e->cache->n_idle;
 	ret->context = e->options.context;
 }

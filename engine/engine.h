@@ -33,13 +33,28 @@ struct stop_text {
 	size_t len;
 };
 
+/* One of the continuations that a score job weighs. */
+struct choice {
+	int32_t *tokens; /* [n_tokens] */
+	uint32_t n_tokens;
+};
+
 struct job {
-	uint64_t id; /* unique among the live ones */
+	uint64_t id; /* unique among the live ones, never ENGINE_OWN_JOB */
 	uint32_t uid;
+	/* Cached prefixes are shared by jobs of one uid and one key: 0, unless the uid may be many
+	 * people: then a number for each of them. */
+	uint64_t cache_key;
 	bool batch_priority; /* waits for interactive jobs */
+	uint32_t weight;     /* its uid's share of the device beside others'; 0 is 1 */
 	int32_t *prompt;     /* [n_prompt], at least 1 and less than the context */
 	uint32_t n_prompt;
 	struct generation generation;
+	/* A score job: nothing is drawn, `generation` counts for nothing; each choice is told by an
+	 * EVENT_SCORE. [n_choices], each of at least one token, prompt and choice within the
+	 * context. 0: it is not one. */
+	struct choice *choices;
+	uint32_t n_choices;
 	struct stop_text *stops; /* [n_stops] */
 	uint32_t n_stops;
 	struct sample_bias *bias; /* [n_bias] */
@@ -47,6 +62,7 @@ struct job {
 	uint64_t arrived_usec; /* CLOCK_MONOTONIC */
 	struct event *done;    /* the job's last event, made ahead */
 };
+#define ENGINE_OWN_JOB UINT64_MAX
 struct job *job_new(void);             /* zeroed, or NULL */
 struct job *job_free(struct job *job); /* with all that it points to; accepts NULL, returns NULL */
 
@@ -74,7 +90,9 @@ enum event_kind {
 	EVENT_PREFILL, /* done, total */
 	EVENT_ECHO,    /* logprobs of prompt tokens, in order, in one or more events */
 	EVENT_TOKENS,  /* index, tokens, text, logprobs */
+	EVENT_SCORE,   /* index, score: of one choice, in any order of choices */
 	EVENT_DONE,    /* the last one of a job */
+	EVENT_DROPPED, /* done: pages; the daemon's own, of engine_drop_cache() */
 };
 
 struct event {
@@ -93,11 +111,17 @@ struct event {
 	uint32_t n_logprobs;
 	struct token_logprob *logprobs; /* [n_logprobs] */
 
+	/* SCORE: the sum over the choice's tokens of the natural logarithms of their probabilities
+	 * after the prompt and the tokens before them, by the model's own softmax; index is the
+	 * choice. */
+	double score;
+
 	enum failure failure; /* DONE, and all below */
 	char reason[256];
 	enum finish finish;
 	int32_t stop; /* index of the stop text that matched, or -1 */
-	uint32_t prompt_tokens, cached_tokens, completion_tokens;
+	uint32_t prompt_tokens, completion_tokens;
+	uint32_t cached_tokens;    /* of the prompt: found in the cache, not computed for it */
 	uint64_t queue_usec;       /* arrival to admission */
 	uint64_t prefill_usec;     /* admission to the prompt's last row */
 	uint64_t first_token_usec; /* arrival to the first token; 0: there was none */
@@ -117,7 +141,9 @@ struct engine_options {
 	uint64_t kv_bytes;       /* 0: 2 GiB; never more than 16 contexts */
 	enum dtype kv_dtype;     /* F16 unless told */
 	uint32_t max_sequences;  /* generating at once */
-	uint32_t prefill_tokens; /* prompt rows of one step */
+	uint32_t prefill_tokens; /* prompt rows of one step, at most */
+	uint64_t swap_bytes;     /* host memory for pages of sequences that wait again; 0: none */
+	uint32_t max_per_uid;    /* sequences of one uid running at once; 0: no limit of its own */
 };
 void engine_options_default(struct engine_options *o);
 
@@ -128,9 +154,14 @@ uint64_t engine_workspace_bytes(const struct model_config *c, const struct engin
 
 struct engine_stats {
 	uint32_t running, queued;
-	uint64_t done, failed, cancelled; /* jobs since the start */
-	uint64_t prompt_tokens, completion_tokens;
-	uint32_t pages, pages_used, pages_cached;
+	uint64_t done, failed, cancelled;          /* jobs since the start */
+	uint64_t prompt_tokens, completion_tokens; /* computed; cached ones are not among them */
+	uint64_t cached_tokens;                    /* found in the cache instead */
+	uint64_t preempted;                        /* times that a sequence had to wait again */
+	uint32_t pages, pages_used, pages_cached;  /* used: shown by sequences, or the shared
+						      prompt's; cached: by none, until room is needed
+						    */
+	uint32_t shared_tokens;                    /* of the shared prompt, whole pages */
 	uint32_t context;
 };
 
@@ -139,6 +170,16 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 	const struct engine_sink *sink, struct engine **ret, char *error, size_t error_size);
 struct engine *engine_free(
 	struct engine *e); /* accepts NULL, returns NULL; live jobs are dropped */
+
+/* Names the administrator's shared prompt: tokens [n] that many prompts begin with, whoever sends
+ * them. Its whole pages are computed at the first steps, stay for good, and are all that one uid
+ * shares with another. At most half of the pool and less than the context: more is left out. Before
+ * the first job, once. -ENOMEM. */
+int engine_share_prefix(struct engine *e, const int32_t *tokens, uint32_t n);
+
+/* Forgets what is cached for one uid, or (`all`) for everybody but the shared prompt, and zeroes
+ * it. Returns pages; a negative errno: the device failed. */
+int64_t engine_drop_cache(struct engine *e, uint32_t uid, bool all);
 
 /* Takes the job over, also on failure, which it reports as an event. */
 void engine_submit(struct engine *e, struct job *job);

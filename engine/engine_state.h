@@ -1,6 +1,7 @@
-/* What engine.c (who runs) and step.c (what runs now) share. */
+/* What engine.c (jobs come and go), schedule.c (who runs) and step.c (what runs now) share. */
 #pragma once
 
+#include "engine/cost.h"
 #include "engine/engine.h"
 #include "engine/event.h"
 #include "engine/forward.h"
@@ -15,11 +16,15 @@ struct engine {
 	struct engine_sink sink;
 	struct forward_stop stop;
 	struct kv_pool *kv;
+	struct prefix_cache *cache;
 	struct workspace *workspace;
-	struct sequence *queue;   /* waiting, in order */
-	struct sequence *running; /* in slots, in order of admission */
+	struct sequence *queue;   /* waiting, by rank */
+	struct sequence *running; /* in slots, by rank */
+	struct sequence *scoring; /* score jobs whose children are in the queue or in slots */
 	uint32_t n_queued, n_running;
-	uint32_t promised_pages;
+	uint64_t arrivals, steps;
+	double turns[2]; /* of the last one admitted, interactive and batch */
+	struct cost cost;
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
@@ -41,9 +46,43 @@ struct engine {
 
 uint64_t engine_now_usec(void); /* CLOCK_MONOTONIC */
 
-/* Moves waiting sequences into free slots, in order; the first that does not fit holds the rest.
+/* Pages that a sequence of n_tokens can hold at once. */
+uint32_t engine_pages_for(
+	const struct model_config *c, const struct engine_options *o, uint64_t n_tokens);
+
+/* Puts a sequence in the queue, or takes it out of the queue or its slot: in neither it has no
+ * pages. */
+void engine_enqueue(struct engine *e, struct sequence *s);
+void engine_withdraw(struct engine *e, struct sequence *s);
+
+/* Moves waiting sequences into free slots, by rank; the first that does not fit holds the rest.
  * Tells those who still wait their place. */
 void engine_admit(struct engine *e);
+
+/* Who takes part in this step with how many rows, and at what cost (n_rows, cost). */
+void engine_share(struct engine *e);
+
+/* Decides who takes part in this step with how many rows (n_rows), and makes the pages for them:
+ * where the pool is short, the last by rank must wait again. Returns rows, or a negative errno: the
+ * device failed. */
+int engine_plan(struct engine *e);
+
+/* Shows the pages that the cache has behind what the sequence, which has a slot, has. */
+void engine_attach(struct engine *e, struct sequence *s);
+
+/* score.c: a score job's sequence as it comes; the choices of those whose prompt is there get into
+ * the queue (true: some did); a row of a child; a child's end; the parent's end. */
+void engine_score_init(struct sequence *s);
+bool engine_score(struct engine *e);
+void engine_score_row(struct sequence *s, const struct sample_result *result);
+void engine_score_child_done(struct engine *e, struct sequence *s, enum failure failure);
+void engine_score_drop(struct engine *e, struct sequence *parent);
+
+/* Tells that so many tokens of the prompt are there, unless that was told. */
+void engine_tell_prefill(struct engine *e, struct sequence *s, uint32_t done);
+
+/* Frees a sequence with its place, untold. */
+void engine_drop(struct engine *e, struct sequence *s);
 
 void engine_emit(struct engine *e, struct event *event); /* takes it over */
 

@@ -27,6 +27,9 @@ struct job *job_free(struct job *job)
 	for (uint32_t i = 0; i < job->n_stops; i++)
 		free(job->stops[i].text);
 	free(job->stops);
+	for (uint32_t i = 0; i < job->n_choices; i++)
+		free(job->choices[i].tokens);
+	free(job->choices);
 	free(job->bias);
 	free(job->prompt);
 	event_free(job->done);

@@ -1,4 +1,7 @@
-/* The KV pool: owns the page table, the refcounts, and each backend's KV memory. */
+/* The KV pool: owns the page table, the refcounts, and each backend's KV memory.
+ *
+ * A free page keeps the bytes of its last owner until another takes it: whoever uses the machine
+ * alone never waits for a page to be zeroed, and nobody's bytes ever lie in another's page. */
 #include "engine/kv.h"
 
 #include <assert.h>
@@ -40,17 +43,19 @@ int kv_pool_new(const struct weights *w, enum dtype dtype, uint32_t n_pages, uin
 	if (!p)
 		goto no_memory;
 	p->weights = w;
+	p->dtype = dtype;
 	p->n_pages = n_pages;
 	p->n_slots = n_slots;
-	p->table_stride = (context + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+	p->table_stride = kv_pages_of(context);
 	p->kvs = calloc(w->n_backends, sizeof(*p->kvs));
 	p->refs = calloc(n_pages, sizeof(*p->refs));
+	p->owners = calloc(n_pages, sizeof(*p->owners));
 	p->free_pages = malloc((size_t)n_pages * sizeof(*p->free_pages));
 	p->page_table = malloc((size_t)n_slots * p->table_stride * sizeof(*p->page_table));
 	p->slot_pages = calloc(n_slots, sizeof(*p->slot_pages));
 	p->slot_first = calloc(n_slots, sizeof(*p->slot_first));
-	if (!p->kvs || !p->refs || !p->free_pages || !p->page_table || !p->slot_pages ||
-		!p->slot_first)
+	if (!p->kvs || !p->refs || !p->owners || !p->free_pages || !p->page_table ||
+		!p->slot_pages || !p->slot_first)
 		goto no_memory;
 	for (size_t i = 0; i < (size_t)n_slots * p->table_stride; i++)
 		p->page_table[i] = KV_PAGE_NONE;
@@ -97,6 +102,7 @@ struct kv_pool *kv_pool_free(struct kv_pool *p)
 		p->weights->backends[i]->ops->kv_free(p->weights->backends[i], p->kvs[i]);
 	free(p->kvs);
 	free(p->refs);
+	free(p->owners);
 	free(p->free_pages);
 	free(p->page_table);
 	free(p->slot_pages);
@@ -105,73 +111,141 @@ struct kv_pool *kv_pool_free(struct kv_pool *p)
 	return NULL;
 }
 
-int kv_pool_extend(struct kv_pool *p, uint32_t slot, uint32_t n_positions)
-{
-	uint32_t *table = p->page_table + (size_t)slot * p->table_stride;
-	uint32_t wanted = (n_positions + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-
-	assert(slot < p->n_slots && wanted <= p->table_stride);
-	if (wanted > p->slot_pages[slot] && wanted - p->slot_pages[slot] > p->n_free)
-		return -ENOSPC;
-	while (p->slot_pages[slot] < wanted) {
-		uint32_t page = p->free_pages[--p->n_free];
-
-		assert(p->refs[page] == 0);
-		p->refs[page] = 1;
-		table[p->slot_pages[slot]++] = page;
-	}
-	return 0;
-}
-
-/* Drops one reference; the last one zeroes the page and puts it back. */
-static int kv_pool_unref(struct kv_pool *p, uint32_t page)
+static int zero(struct kv_pool *p, uint32_t page)
 {
 	int r = 0;
 
-	assert(p->refs[page] > 0);
-	if (--p->refs[page] > 0)
-		return 0;
 	for (uint32_t i = 0; i < p->weights->n_backends && r == 0; i++) {
 		struct backend *b = p->weights->backends[i];
 
 		if (p->kvs[i])
 			r = b->ops->kv_zero(b, p->kvs[i], page);
 	}
-	p->free_pages[p->n_free++] = page;
+	if (r == 0)
+		p->owners[page] = 0;
 	return r;
 }
 
-/* Gives back the entries [slot_first, end) of the slot. */
-static int kv_pool_release(struct kv_pool *p, uint32_t slot, uint32_t end)
+int kv_pool_take(struct kv_pool *p, uint64_t owner, uint32_t *ret_page)
 {
-	uint32_t *table = p->page_table + (size_t)slot * p->table_stride;
+	uint32_t page;
 	int r = 0;
 
-	while (p->slot_first[slot] < end) {
-		uint32_t i = p->slot_first[slot]++;
-		int k = kv_pool_unref(p, table[i]);
+	assert(owner != 0);
+	if (p->n_free == 0)
+		return -ENOSPC;
+	page = p->free_pages[p->n_free - 1];
+	assert(p->refs[page] == 0);
+	if (p->owners[page] != 0 && p->owners[page] != owner)
+		r = zero(p, page);
+	if (r < 0)
+		return r;
+	p->n_free--;
+	p->refs[page] = 1;
+	p->owners[page] = owner;
+	*ret_page = page;
+	return 0;
+}
 
-		table[i] = KV_PAGE_NONE;
-		if (r == 0)
-			r = k;
-	}
+void kv_pool_ref(struct kv_pool *p, uint32_t page)
+{
+	assert(page < p->n_pages);
+	p->refs[page]++;
+}
+
+void kv_pool_unref(struct kv_pool *p, uint32_t page)
+{
+	assert(page < p->n_pages && p->refs[page] > 0);
+	if (--p->refs[page] == 0 && !(p->keep && p->keep(p->keep_userdata, page)))
+		kv_pool_give(p, page);
+}
+
+void kv_pool_give(struct kv_pool *p, uint32_t page)
+{
+	assert(p->refs[page] == 0 && p->n_free < p->n_pages);
+	p->free_pages[p->n_free++] = page;
+}
+
+int kv_pool_wipe(struct kv_pool *p)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < p->n_free && r == 0; i++)
+		if (p->owners[p->free_pages[i]] != 0)
+			r = zero(p, p->free_pages[i]);
 	return r;
 }
 
-int kv_pool_slide(struct kv_pool *p, uint32_t slot, uint32_t position, uint32_t window)
+static uint32_t *row(struct kv_pool *p, uint32_t slot)
 {
+	assert(slot < p->n_slots);
+	return p->page_table + (size_t)slot * p->table_stride;
+}
+
+void kv_pool_show(struct kv_pool *p, uint32_t slot, uint32_t page)
+{
+	assert(p->slot_pages[slot] < p->table_stride);
+	row(p, slot)[p->slot_pages[slot]++] = page;
+}
+
+void kv_pool_skip(struct kv_pool *p, uint32_t slot, uint32_t n)
+{
+	assert(p->slot_pages[slot] == 0 && n <= p->table_stride);
+	p->slot_pages[slot] = p->slot_first[slot] = n;
+}
+
+void kv_pool_replace(struct kv_pool *p, uint32_t slot, uint32_t entry, uint32_t page)
+{
+	uint32_t *at = row(p, slot) + entry, old = *at;
+
+	assert(entry >= p->slot_first[slot] && entry < p->slot_pages[slot]);
+	*at = page;
+	kv_pool_unref(p, old);
+}
+
+int kv_pool_extend(struct kv_pool *p, uint32_t slot, uint64_t owner, uint32_t n_positions)
+{
+	uint32_t wanted = kv_pages_of(n_positions), page = 0;
+
+	assert(slot < p->n_slots && wanted <= p->table_stride);
+	if (wanted > p->slot_pages[slot] && wanted - p->slot_pages[slot] > p->n_free)
+		return -ENOSPC;
+	while (p->slot_pages[slot] < wanted) {
+		int r = kv_pool_take(p, owner, &page);
+
+		if (r < 0)
+			return r;
+		kv_pool_show(p, slot, page);
+	}
+	return 0;
+}
+
+void kv_pool_slide(struct kv_pool *p, uint32_t slot, uint32_t position, uint32_t window)
+{
+	uint32_t *table = row(p, slot), end;
+
 	/* The row at `position` sees position - window + 1 and later. */
 	if (window == 0 || position + 1 <= window)
-		return 0;
-	return kv_pool_release(p, slot, (position + 1 - window) / KV_PAGE_TOKENS);
+		return;
+	end = (position + 1 - window) / KV_PAGE_TOKENS;
+	while (p->slot_first[slot] < end && p->slot_first[slot] < p->slot_pages[slot]) {
+		uint32_t i = p->slot_first[slot]++, page = table[i];
+
+		table[i] = KV_PAGE_NONE;
+		kv_pool_unref(p, page);
+	}
 }
 
-int kv_pool_clear(struct kv_pool *p, uint32_t slot)
+void kv_pool_clear(struct kv_pool *p, uint32_t slot)
 {
-	int r;
+	uint32_t *table = row(p, slot);
 
-	r = kv_pool_release(p, slot, p->slot_pages[slot]);
+	while (p->slot_pages[slot] > p->slot_first[slot]) {
+		uint32_t i = --p->slot_pages[slot], page = table[i];
+
+		table[i] = KV_PAGE_NONE;
+		kv_pool_unref(p, page);
+	}
 	p->slot_pages[slot] = 0;
 	p->slot_first[slot] = 0;
-	return r;
 }

@@ -8,78 +8,50 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adds n rows of the sequence to the batch. */
-static void add_rows(struct engine *e, struct sequence *s, uint32_t n, uint32_t *n_rows)
+/* Adds the sequence's rows of this step to the batch. */
+static void add_rows(struct engine *e, const struct sequence *s, uint32_t *n_rows)
 {
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < s->n_rows; i++) {
 		uint32_t row = (*n_rows)++;
 
 		e->tokens[row] = s->tokens[s->n_cached + i];
 		e->slots[row] = s->slot;
 		e->positions[row] = s->n_cached + i;
 	}
-	s->n_rows = n;
 }
 
 /* Asks for the logits of those of the sequence's rows that need them: the last row of what it has,
  * and with echo every prompt row. first_row is its first row in the batch. */
 static void add_logits(struct engine *e, struct sequence *s, uint32_t first_row, uint32_t *n_logits)
 {
-	const struct generation *g = &s->job->generation;
-	uint32_t last = s->n_cached + s->n_rows; /* positions done after this step */
+	bool echo = sequence_echoes(s);
 
 	s->first_logit = *n_logits;
 	for (uint32_t i = 0; i < s->n_rows; i++) {
 		uint32_t position = s->n_cached + i;
-		bool draws = position + 1 == s->n_tokens && g->max_new_tokens > 0;
-		bool echoes = g->echo && g->logprobs && position + 1 < s->job->n_prompt;
+		bool draws = position + 1 == s->n_tokens && s->job->generation.max_new_tokens > 0;
+		bool echoes = echo && position + 1 < s->job->n_prompt &&
+			      position + 1 >= s->n_echoed;
 
 		if (draws || echoes)
 			e->logit_rows[(*n_logits)++] = first_row + i;
 	}
 	s->n_logits = *n_logits - s->first_logit;
-	assert(last <= s->n_tokens);
 }
 
-/* Forms the step's batch: one row of each sequence that generates, then prompt chunks, oldest
- * first. */
-static int gather_batch(struct engine *e, uint32_t *ret_rows, uint32_t *ret_logits)
+/* Forms the step's batch as it was planned. */
+static void gather_batch(struct engine *e, uint32_t *ret_rows, uint32_t *ret_logits)
 {
-	uint32_t n_rows = 0, n_logits = 0, echo_rows = ECHO_ROWS;
-	uint32_t budget = e->options.prefill_tokens;
+	*ret_rows = *ret_logits = 0;
+	for (struct sequence *s = e->running; s; s = s->next) {
+		uint32_t first = *ret_rows;
 
-	for (int prefill = 0; prefill < 2; prefill++) {
-		for (struct sequence *s = e->running; s; s = s->next) {
-			uint32_t first = n_rows, n = sequence_pending(s);
-			bool echo = s->job->generation.echo && s->job->generation.logprobs;
-
-			if (sequence_in_prefill(s) != (prefill == 1))
-				continue;
-			s->n_rows = 0;
-			s->n_logits = 0;
-			if (s->paused)
-				continue;
-			if (prefill) {
-				n = n < budget ? n : budget;
-				if (echo && n > echo_rows)
-					n = echo_rows;
-				budget -= n;
-				echo_rows -= echo ? n : 0;
-			}
-			if (n == 0)
-				continue;
-			if (kv_pool_slide(e->kv, s->slot, s->n_cached,
-				    e->weights->model->config.attention.window) < 0)
-				return -EIO;
-			if (kv_pool_extend(e->kv, s->slot, s->n_cached + n) < 0)
-				assert(!"the pages were promised at admission");
-			add_rows(e, s, n, &n_rows);
-			add_logits(e, s, first, &n_logits);
-		}
+		s->n_logits = 0;
+		if (s->n_rows == 0)
+			continue;
+		add_rows(e, s, ret_rows);
+		add_logits(e, s, first, ret_logits);
 	}
-	*ret_rows = n_rows;
-	*ret_logits = n_logits;
-	return 0;
 }
 
 /* Fills the sampler's rows of the step. The counts of all rows lie in one array, made large enough
@@ -104,7 +76,7 @@ static int prepare_sampling(struct engine *e)
 		for (uint32_t i = 0; i < s->n_logits; i++) {
 			uint32_t k = s->first_logit + i;
 			uint32_t position = e->positions[e->logit_rows[k]];
-			bool draws = position + 1 == s->n_tokens;
+			bool draws = position + 1 == s->n_tokens && g->max_new_tokens > 0;
 			struct sample_row *row = &e->rows[k];
 
 			*row = (struct sample_row){
@@ -137,19 +109,33 @@ static int prepare_sampling(struct engine *e)
 	return 0;
 }
 
+/* The rows before `end` have run: the last of them has told the token there. */
+static void note_echoed(struct sequence *s, uint32_t end)
+{
+	uint32_t n = end < s->job->n_prompt ? end + 1 : s->job->n_prompt;
+
+	if (n > s->n_echoed)
+		s->n_echoed = n;
+}
+
 /* The logprobs of the prompt's tokens that this step's rows gave. */
 static int tell_echo(struct engine *e, struct sequence *s)
 {
+	uint32_t end = s->n_cached + s->n_rows;
 	struct event *event;
 
-	if (!s->job->generation.echo || !s->job->generation.logprobs)
+	if (!sequence_echoes(s))
 		return 0;
-	if (!sequence_in_prefill(s))
+	if (s->parent) {
+		for (uint32_t i = 0; i < s->n_logits; i++)
+			engine_score_row(s, &e->results[s->first_logit + i]);
+		note_echoed(s, end);
 		return 0;
+	}
 	event = event_new(EVENT_ECHO, s->job->id);
 	if (!event)
 		return -ENOMEM;
-	if (s->n_cached == 0) {
+	if (s->n_echoed == 0) {
 		/* Nothing stands before the first token. */
 		struct sample_result first = {.token = s->tokens[0], .logprob = NAN};
 
@@ -162,6 +148,7 @@ static int tell_echo(struct engine *e, struct sequence *s)
 		if (e->rows[k].forced >= 0 && event_add_logprob(event, &e->results[k]) < 0)
 			goto no_memory;
 	}
+	note_echoed(s, end);
 	engine_emit(e, event);
 	return 0;
 
@@ -170,13 +157,18 @@ no_memory:
 	return -ENOMEM;
 }
 
-static void tell_prefill(struct engine *e, const struct sequence *s)
+void engine_tell_prefill(struct engine *e, struct sequence *s, uint32_t done)
 {
-	struct event *event = event_new(EVENT_PREFILL, s->job->id);
+	struct event *event;
 
+	if (done > s->job->n_prompt)
+		done = s->job->n_prompt;
+	if (done <= s->n_told)
+		return;
+	event = event_new(EVENT_PREFILL, s->job->id);
 	if (!event)
 		return; /* a courtesy, not a promise */
-	event->done = s->n_cached;
+	event->done = s->n_told = done;
 	event->total = s->job->n_prompt;
 	engine_emit(e, event);
 }
@@ -227,7 +219,11 @@ static bool take_token(struct engine *e, struct sequence *s, const struct sample
 static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 {
 	struct sequence *next;
+	double cost = 0;
 
+	cost_note(&e->cost, n_rows, step_usec);
+	for (struct sequence *s = e->running; s; s = s->next)
+		cost += s->n_rows > 0 ? s->cost : 0;
 	for (struct sequence *s = e->running; s; s = next) {
 		bool prefill = sequence_in_prefill(s);
 		uint32_t n = s->n_rows;
@@ -235,20 +231,25 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 		next = s->next;
 		if (n == 0)
 			continue;
-		s->n_rows = 0;
-		s->device_usec += step_usec * n / n_rows;
+		/* what it added to the step, as far as that is known */
+		s->device_usec += cost > 0 ? (uint64_t)((double)step_usec * s->cost / cost)
+					   : step_usec * n / n_rows;
 		if (tell_echo(e, s) < 0) {
 			engine_finish(
 				e, s, FAILURE_MEMORY, "no memory for the logprobs", FINISH_STOP);
 			continue;
 		}
 		s->n_cached += n;
+		if (s->n_cached > s->n_seen)
+			s->n_seen = s->n_cached;
+		prefix_advance(e->cache, &s->place, s->slot, s->tokens, s->n_cached);
 		if (prefill) {
 			e->stats.prompt_tokens += n;
-			tell_prefill(e, s);
-			if (sequence_in_prefill(s))
+			engine_tell_prefill(e, s, s->n_cached);
+			if (s->n_cached < s->n_tokens || s->job->n_choices > 0)
 				continue;
-			s->prefilled_usec = engine_now_usec();
+			if (s->prefilled_usec == 0)
+				s->prefilled_usec = engine_now_usec();
 		}
 		if (s->job->generation.max_new_tokens == 0)
 			engine_finish(e, s, FAILURE_NONE, NULL, FINISH_LENGTH);
@@ -265,6 +266,8 @@ static int fail_all(struct engine *e, const struct backend *b, int error)
 	snprintf(reason, sizeof(reason), "%s: %.200s", b ? b->ops->name : "engine",
 		b && b->error[0] ? b->error : strerror(-error));
 	e->failed = true;
+	while (e->scoring)
+		engine_finish(e, e->scoring, FAILURE_ENGINE, reason, FINISH_STOP);
 	while (e->running)
 		engine_finish(e, e->running, FAILURE_ENGINE, reason, FINISH_STOP);
 	while (e->queue)
@@ -276,18 +279,22 @@ int engine_step(struct engine *e)
 {
 	struct backend *b = e->weights->output_backend;
 	uint32_t vocab = e->weights->model->config.vocab, n_rows = 0, n_logits = 0;
-	uint64_t began_usec;
+	uint64_t began_usec, preempted;
 	struct batch batch;
 	int r;
 
 	if (e->failed)
 		return -EIO;
+	preempted = e->stats.preempted;
 	engine_admit(e);
-	r = gather_batch(e, &n_rows, &n_logits);
+	while (engine_score(e))
+		engine_admit(e);
+	r = engine_plan(e);
 	if (r < 0)
 		return fail_all(e, NULL, r);
-	if (n_rows == 0)
-		return 0;
+	if (r == 0) /* who had a part may just have given way to those who had none */
+		return e->stats.preempted != preempted;
+	gather_batch(e, &n_rows, &n_logits);
 	batch = (struct batch){
 		.n_rows = n_rows,
 		.tokens = e->tokens,

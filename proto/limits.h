@@ -11,10 +11,13 @@
 #define CONNECTIONS_MAX         1024        /* of the daemon (config: limits.connections) */
 #define CONNECTIONS_PER_UID_MAX 256         /* (config: limits.connections_per_uid) */
 #define QUEUE_PER_UID_MAX                                                                          \
-	256                     /* requests of one uid not yet done (config: limits.queue_per_uid) \
-				 */
-#define TAG_BYTES_MAX       64  /* a text tag */
-#define CLIENT_BYTES_MAX    256 /* hello's client text */
+	256 /* requests of one uid not yet done (config: limits.queue_per_uid)                     \
+	     */
+#define PROMPT_TOKENS_PER_UID_MAX                                                                  \
+	(1 << 20) /* of requests that wait or run (config: limits.prompt_tokens_per_uid)           \
+		   */
+#define TAG_BYTES_MAX       64          /* a text tag */
+#define CLIENT_BYTES_MAX    256         /* hello's client text */
 #define STREAM_HIGH_BYTES   (64u << 10) /* unsent stream that pauses a sequence */
 #define STREAM_LOW_BYTES    (32u << 10) /* … and lets it return */
 #define STALL_SECONDS       600         /* no byte taken (config: limits.stall_seconds) */

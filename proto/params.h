@@ -64,6 +64,7 @@ enum param {
 	PARAM_TOKENS,
 	PARAM_ID,
 	PARAM_CLIENT,
+	PARAM_UID,
 	PARAM_COUNT,
 };
 
@@ -77,7 +78,7 @@ struct params {
 	struct rpc_text prompt; /* PARAM_PROMPT as text, where prompt_ids is NULL */
 	int64_t *prompt_ids;    /* [n_prompt_ids, at least 1], or PARAM_PROMPT as ids */
 	uint32_t n_prompt_ids;
-	int64_t max_new_tokens, top_k, penalty_window, seed, logprobs, deadline_ms, id;
+	int64_t max_new_tokens, top_k, penalty_window, seed, logprobs, deadline_ms, id, uid;
 	double temperature, top_p, min_p, typical_p;
 	double repetition_penalty, presence_penalty, frequency_penalty;
 	struct rpc_text *stop; /* [n_stop] */

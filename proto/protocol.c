@@ -15,6 +15,7 @@ static const char *const method_names[METHOD_COUNT] = {
 	[METHOD_STATUS] = "status",
 	[METHOD_MODEL_LOAD] = "model.load",
 	[METHOD_MODEL_UNLOAD] = "model.unload",
+	[METHOD_CACHE_DROP] = "cache.drop",
 };
 
 static const char *const error_names[RPC_ERROR_COUNT] = {

@@ -136,7 +136,7 @@ static int run(const struct weights *w, const struct arguments *a, const int32_t
 			rows[i] = i;
 			positions[i] = at + i;
 		}
-		r = kv_pool_extend(kv, 0, at + len);
+		r = kv_pool_extend(kv, 0, 1, at + len);
 		if (r == 0)
 			r = forward(w, kv, ws, &batch, rows, len, NULL, &b);
 		if (r == 0)

@@ -1,0 +1,227 @@
+/* Each step's part of everybody: deficit round-robin over the device's time.
+ *
+ * The requests of a uid are two flows, interactive and batch. A step is built around one of them,
+ * the base: the interactive flow that generates with the fewest rows, which so gets all that it can
+ * use. For what the base costs, each other flow is owed as much, by weight; it takes part with as
+ * many rows as the step grows by for that, its sequences in turn, and what is left it is owed in
+ * the next step. So a crowd slows a single stream down by its share and no more, on a processor,
+ * where each row costs, as on a card, where the crowd mostly rides along for nothing.
+ *
+ * Prompts of the base come in chunks that let a step of its own streams take GAP times as long, no
+ * longer; prompts of others are paid for like their rows. */
+#include "engine/engine_state.h"
+
+#include <assert.h>
+
+#define GAP 2.5
+
+/* An interactive flow counts so many times a batch one. */
+#define INTERACTIVE_WEIGHT 3
+
+/* Prompt rows of a step at least, where the base has a prompt. */
+#define CHUNK_MIN 4
+
+struct share {
+	struct engine *e;
+	uint32_t n_rows;    /* so far */
+	uint32_t prefill;   /* prompt rows left of options.prefill_tokens */
+	uint32_t echo_rows; /* rows left whose logits can be kept for echo */
+};
+
+static double weight_of(const struct flow *f, bool batch)
+{
+	return f->weight * (batch ? 1.0 : INTERACTIVE_WEIGHT);
+}
+
+static bool wants(const struct flow *f)
+{
+	return f->n_decode > 0 || f->n_prefill > 0;
+}
+
+/* Counts who wants what; attaches what the cache has got meanwhile. */
+static void count(struct engine *e)
+{
+	for (struct tenant *t = e->cache->tenants; t; t = t->next)
+		for (int k = 0; k < 2; k++)
+			t->flows[k].n_decode = t->flows[k].n_prefill = 0;
+	for (struct sequence *s = e->running; s; s = s->next) {
+		s->n_rows = 0;
+		s->cost = 0;
+		if (s->paused_usec)
+			continue;
+		if (sequence_in_prefill(s)) {
+			engine_attach(e, s);
+			sequence_flow(s)->n_prefill++;
+		} else {
+			sequence_flow(s)->n_decode++;
+		}
+	}
+}
+
+/* Is a a better base than b? */
+static bool better(const struct flow *a, const struct flow *b)
+{
+	if (!b || (a->n_decode > 0) != (b->n_decode > 0))
+		return !b || a->n_decode > 0;
+	return a->n_decode != b->n_decode ? a->n_decode < b->n_decode : a->owed > b->owed;
+}
+
+static struct flow *choose_base(const struct engine *e, bool *ret_batch)
+{
+	struct flow *base = NULL;
+
+	*ret_batch = false;
+	if (wants(&e->cache->shared->tenant->flows[0])) /* the shared prompt: others wait for it */
+		return &e->cache->shared->tenant->flows[0];
+	for (int k = 0; k < 2 && !base; k++) {
+		for (struct tenant *t = e->cache->tenants; t; t = t->next)
+			if (wants(&t->flows[k]) && better(&t->flows[k], base))
+				base = &t->flows[k];
+		*ret_batch = k == 1;
+	}
+	return base;
+}
+
+static void take(struct share *at, struct sequence *s, uint32_t n)
+{
+	s->n_rows = n;
+	s->cost = cost_of(&at->e->cost, at->n_rows + n) - cost_of(&at->e->cost, at->n_rows);
+	s->served = at->e->steps;
+	at->n_rows += n;
+}
+
+/* All that generate, or those that the flow is owed, who waited longest first. */
+static void take_decode(struct share *at, struct flow *f, bool all)
+{
+	struct cost *cost = &at->e->cost;
+
+	for (;;) {
+		struct sequence *next = NULL;
+
+		for (struct sequence *s = at->e->running; s; s = s->next)
+			if (sequence_flow(s) == f && !s->paused_usec && s->n_rows == 0 &&
+				!sequence_in_prefill(s) && (!next || s->served < next->served))
+				next = s;
+		if (!next || (!all && cost_rows(cost, at->n_rows, f->owed, 1) == 0))
+			return;
+		take(at, next, 1);
+		if (!all)
+			f->owed -= next->cost;
+	}
+}
+
+/* Is the sequence's next page in the making by one before it that has rows in this step? Then it
+ * waits for it: the page is there after the step, and costs nothing. */
+static bool made_by_another(const struct engine *e, const struct sequence *s)
+{
+	uint32_t at = s->n_cached;
+
+	if (at % KV_PAGE_TOKENS != 0 || s->n_tokens - at <= KV_PAGE_TOKENS || sequence_echoes(s))
+		return false;
+	for (const struct sequence *o = e->running; o; o = o->next) {
+		uint32_t other = o->n_cached / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+
+		if (o != s && o->n_rows > 0 && other == at && o->n_tokens - at >= KV_PAGE_TOKENS &&
+			prefix_same_way(
+				e->cache, &s->place, s->tokens + at, &o->place, o->tokens + at))
+			return true;
+	}
+	return false;
+}
+
+/* Rows that the sequence, in prefill, can have of n. */
+static uint32_t chunk(const struct share *at, const struct sequence *s, uint32_t n)
+{
+	uint32_t pending = sequence_pending(s), untold = 0;
+
+	n = n < pending ? n : pending;
+	n = n < at->prefill ? n : at->prefill;
+	if (!sequence_echoes(s))
+		return n;
+	if (s->n_echoed > s->n_cached + 1)
+		untold = s->n_echoed - 1 - s->n_cached;
+	return n < untold + at->echo_rows ? n : untold + at->echo_rows;
+}
+
+/* At most n prompt rows of the flow, by rank; with `paid`, no more than it is owed. */
+static void take_prefill(struct share *at, struct flow *f, uint32_t n, bool paid)
+{
+	for (struct sequence *s = at->e->running; s && n > 0; s = s->next) {
+		uint32_t rows;
+
+		if (sequence_flow(s) != f || s->paused_usec || s->n_rows > 0 ||
+			!sequence_in_prefill(s) || made_by_another(at->e, s))
+			continue;
+		rows = chunk(at, s, n);
+		if (paid)
+			rows = cost_rows(&at->e->cost, at->n_rows, f->owed, rows);
+		if (rows == 0)
+			continue;
+		if (sequence_echoes(s))
+			at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
+		take(at, s, rows);
+		at->prefill -= rows;
+		n -= rows;
+		if (paid)
+			f->owed -= s->cost;
+	}
+}
+
+/* The part of one who is not the base. */
+static void take_owed(struct share *at, struct flow *f, double earned)
+{
+	double most = 2 * earned + cost_of(&at->e->cost, at->n_rows + 1) -
+		      cost_of(&at->e->cost, at->n_rows);
+
+	f->owed += earned;
+	if (f->owed > most)
+		f->owed = most;
+	take_decode(at, f, false);
+	take_prefill(at, f, at->prefill, true);
+}
+
+static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
+{
+	uint32_t n = n_prefill < at->prefill ? at->prefill / (n_prefill ? n_prefill : 1) : 1;
+
+	take_decode(at, f, true);
+	if (at->n_rows > 0) {
+		double usec = (GAP - 1) * cost_of(&at->e->cost, at->n_rows);
+
+		n = cost_rows(&at->e->cost, at->n_rows, usec, at->prefill);
+		n = n > CHUNK_MIN ? n : CHUNK_MIN;
+	}
+	take_prefill(at, f, n, false);
+}
+
+void engine_share(struct engine *e)
+{
+	struct share at = {e, 0, e->options.prefill_tokens, ECHO_ROWS};
+	struct flow *base;
+	uint32_t n_prefill = 0;
+	bool batch = false;
+	double cost, weight;
+
+	e->steps++;
+	count(e);
+	base = choose_base(e, &batch);
+	if (!base)
+		return;
+	/* of equal rank: they divide the chunk */
+	for (struct tenant *t = e->cache->tenants; t; t = t->next)
+		n_prefill += t->flows[batch].n_prefill > 0;
+	take_base(&at, base, n_prefill);
+	base->owed = 0;
+	cost = cost_of(&e->cost, at.n_rows);
+	weight = weight_of(base, batch);
+	for (int k = 0; k < 2; k++) {
+		for (struct tenant *t = e->cache->tenants; t; t = t->next) {
+			struct flow *f = &t->flows[k];
+
+			if (!wants(f))
+				f->owed = 0;
+			else if (f != base)
+				take_owed(&at, f, cost * weight_of(f, k) / weight);
+		}
+	}
+}

@@ -1,0 +1,71 @@
+"""The prefix cache over the socket: what is reused, by whom, and how it is dropped."""
+
+import subprocess
+
+import pytest
+
+import zephd
+
+pytestmark = pytest.mark.daemon
+
+SYSTEM = "You answer in one short sentence, and you never apologise for anything at all. " * 3
+
+
+@pytest.fixture(scope="module")
+def daemon(build, model):
+    with zephd.Zephd(build, model, "--context", "1024",
+                     config=f'model: {{ shared_prefix = "{SYSTEM}"; }};') as d:
+        yield d
+
+
+def usage(client, prompt, **options):
+    options = {"max_new_tokens": 1, "temperature": 0, **options}
+    method = "complete" if isinstance(prompt, (list, str)) else "chat"
+    return client.call(method, **({"prompt": prompt} if method == "complete" else prompt), **options)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 32, 33, 500])
+def test_a_prompt_sent_again_is_found(daemon, n):
+    ids = [(7 * i + n) % 1000 + 100 for i in range(n)]
+    with daemon.connect() as c:
+        first = usage(c, ids, logprobs=2)
+        again = usage(c, ids, logprobs=2)
+    assert first["usage"]["cached_tokens"] == 0
+    assert again["usage"]["cached_tokens"] == (n - 1) // 16 * 16
+    assert again["logprobs"] == first["logprobs"]
+
+
+def test_the_next_turn_computes_the_new_turn_only(daemon):
+    with daemon.connect() as c:
+        ids = [(11 * i) % 1000 + 200 for i in range(100)]
+        reply = usage(c, ids, max_new_tokens=60, temperature=1, seed=3)
+        ids += reply["tokens"]
+        whole = usage(c, ids + [300, 301, 302])
+        assert whole["usage"]["cached_tokens"] == (len(ids) - 1) // 16 * 16
+
+
+def test_the_shared_prefix_is_there_for_a_first_request(daemon):
+    with daemon.connect() as c:
+        shared = c.call("status")["kv"]["shared_tokens"]
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Hello?"}]
+        prompt = c.call("template", messages=messages)["tokens"]
+        assert shared % 16 == 0 and len(prompt) - 32 < shared < len(prompt)
+        c.call("cache.drop")
+        assert usage(c, {"messages": messages})["usage"]["cached_tokens"] == shared
+
+
+def test_cache_drop_leaves_the_shared_prefix_alone(daemon, build):
+    with daemon.connect() as c:
+        usage(c, [5] * 100)
+        kv = c.call("status")["kv"]
+        assert kv["cached"] >= 6 and kv["used"] == kv["shared_tokens"] // 16
+        assert c.call("cache.drop", uid=12345) == {"pages": 0}
+        done = subprocess.run([build / "client" / "zephctl", "-S", daemon.socket, "cache", "drop"],
+                              capture_output=True, text=True, check=True)
+        assert done.stdout == f"dropped {kv['cached']} pages\n"
+        kv = c.call("status")["kv"]
+        assert kv["cached"] == 0 and kv["used"] == kv["shared_tokens"] // 16
+        assert usage(c, [5] * 100)["usage"]["cached_tokens"] == 0
+        with pytest.raises(zephd.Refused, match="E_PARAMS: uid"):
+            c.call("cache.drop", uid=-1)
+
