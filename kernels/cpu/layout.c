@@ -101,7 +101,7 @@ static float f16_at(const uint8_t *p, uint32_t r)
 static void scales_at(enum cpu_scales scales, const uint8_t *s, uint32_t i, uint32_t h, uint32_t r,
 	float *d, float *m)
 {
-	*m = 0;
+	*d = *m = 0;
 	switch (scales) {
 	case SCALES_D: *d = f16_at(s + 32 * (size_t)i, r); break;
 	case SCALES_DM:
