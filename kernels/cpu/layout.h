@@ -94,7 +94,7 @@ static inline const uint8_t *layout_block(
 	       b % SCALES_BLOCKS(scales) * (size_t)VALUES_BYTES(values);
 }
 
-/* Writes group g of the weight from the tensor's file bytes. */
+/* Writes group g of the weight, which holds zeros, from the tensor's file bytes. */
 void layout_pack(struct weight *w, const void *data, size_t row_bytes, uint32_t g);
 
 /* y [cols] = row `row` of the matrix, dequantised. */
