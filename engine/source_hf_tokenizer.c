@@ -166,8 +166,11 @@ static int name_specials(
 			text = "<unk>";
 		r = name_special(s, names[i], text, why);
 	}
-	json_object_foreach(extra, key, token) if (r == 0)
-		r = name_special(s, key, content(token), why);
+	json_object_foreach(extra, key, token)
+	{
+		if (r == 0)
+			r = name_special(s, key, content(token), why);
+	}
 	if (r < 0)
 		return r;
 
