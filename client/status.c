@@ -150,6 +150,19 @@ static int note(msgpack_sbuffer *out, const msgpack_object *model, const char *h
 		text->via.str.ptr);
 }
 
+/* What is not as it was asked for, and what makes replies depend on the load. */
+static int write_device_notes(msgpack_sbuffer *out, const msgpack_object *device)
+{
+	const msgpack_object *text = map_get(device, "note"), *exact = map_get(device, "exact");
+	int r = 0;
+
+	if (text && text->type == MSGPACK_OBJECT_STR)
+		r = say(out, "          %.*s\n", (int)text->via.str.size, text->via.str.ptr);
+	if (r == 0 && exact && exact->type == MSGPACK_OBJECT_BOOLEAN && !exact->via.boolean)
+		r = say(out, "          cuBLASLt serves large prompts (engine.exact is false)\n");
+	return r;
+}
+
 int status_write(msgpack_sbuffer *out, const msgpack_object *status)
 {
 	const msgpack_object *model = map_get(status, "model"), *device = map_get(status, "device");
@@ -176,6 +189,8 @@ int status_write(msgpack_sbuffer *out, const msgpack_object *status)
 			bytes(number(device, "used_bytes")).text,
 			bytes(number(device, "memory_bytes")).text,
 			number(device, "layers_on_device"), number(device, "layers"));
+	if (r == 0 && device && device->type == MSGPACK_OBJECT_MAP)
+		r = write_device_notes(out, device);
 	if (r == 0 && kv && kv->type == MSGPACK_OBJECT_MAP)
 		r = say(out,
 			"cache     %" PRId64 " pages of %" PRId64 " tokens, %" PRId64

@@ -383,11 +383,11 @@ static void print_json(const struct weights *w, const struct arguments *a, struc
 				      t->bytes_per_token, "gbps", t->bytes_per_token * m * 1e-9,
 				      "fraction", share, "blas_tokens_per_s", t->blas_rate));
 	}
-	root = json_pack("{s:s, s:{s:s, s:s, s:s}, s:i, s:f, s:f, s:f, s:f, s:o}", "model",
-		w->model->config.name, "device", "kind", d->kind, "name", d->name, "isa", d->isa,
-		"threads", (int)d->threads, "bandwidth_gbps", probe->read_gbps, "int8_tops",
-		probe->int8_tops, "bf16_tflops", probe->bf16_tflops, "f32_tflops",
-		probe->f32_tflops, "tests", list);
+	root = json_pack("{s:s, s:{s:s, s:s, s:s, s:b, s:s}, s:i, s:f, s:f, s:f, s:f, s:o}",
+		"model", w->model->config.name, "device", "kind", d->kind, "name", d->name, "isa",
+		d->isa, "exact", !d->inexact, "note", d->note, "threads", (int)d->threads,
+		"bandwidth_gbps", probe->read_gbps, "int8_tops", probe->int8_tops, "bf16_tflops",
+		probe->bf16_tflops, "f32_tflops", probe->f32_tflops, "tests", list);
 	json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
 	putchar('\n');
 	json_decref(root);

@@ -68,6 +68,16 @@ def test_status_is_a_table(zephctl):
         "user      1000: 1 running, 2 queued, 30 prompt and 40 new tokens, 1.2 s on the device"]
 
 
+def test_status_tells_what_the_device_does_otherwise(zephctl):
+    device = {**STATUS["device"], "note": "10 of 32 layers on Card", "exact": False}
+    with FakeDaemon(answers({"status": {**STATUS, "device": device}})) as daemon:
+        lines = zephctl(daemon, "status").stdout.decode().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("device"))
+    assert lines[at + 1:at + 3] == [
+        "          10 of 32 layers on Card",
+        "          cuBLASLt serves large prompts (engine.exact is false)"]
+
+
 def test_status_of_a_daemon_that_says_little(zephctl):
     with FakeDaemon(answers({"status": {"state": "loading"}})) as daemon:
         out = zephctl(daemon, "status").stdout

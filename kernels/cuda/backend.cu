@@ -200,6 +200,7 @@ static void cuda_free(struct backend *b)
 		cudaFreeHost(c->pinned);
 	if (c->sampler_pinned)
 		cudaFreeHost(c->sampler_pinned);
+	cudaEventDestroy(c->paced);
 	if (c->stream)
 		cudaStreamDestroy(c->stream);
 	if (__atomic_sub_fetch(&n_backends, 1, __ATOMIC_SEQ_CST) == 0)
@@ -261,8 +262,13 @@ int cuda_backend_new(
 	if (r == 0)
 		r = cuda_check(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
 			"making a stream");
+	if (r == 0)
+		r = cuda_check(c, cudaEventCreateWithFlags(&c->paced, cudaEventDisableTiming),
+			"making an event");
 	if (r < 0) {
 		snprintf(error, error_size, "card %u: %s", o->card, c->base.error);
+		if (c->stream)
+			cudaStreamDestroy(c->stream);
 		free(c);
 		return r;
 	}

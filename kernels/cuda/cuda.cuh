@@ -104,6 +104,10 @@ struct cuda {
 	uint8_t *pinned; /* small uploads, in turn */
 	size_t pinned_bytes, pinned_used;
 
+	/* launch.cu: how far the host is ahead of the card in a prompt */
+	cudaEvent_t paced;
+	bool pacing; /* paced was recorded, nobody has waited for it */
+
 	/* launch.cu: the announced batch */
 	struct arena batch_arena, index_arena;
 	struct batch_view batch;
@@ -161,6 +165,10 @@ static inline int cuda_launch(struct cuda *c, const void *kernel, dim3 grid, uin
 }
 int cuda_flush(struct cuda *c);  /* what was gathered is launched */
 int cuda_finish(struct cuda *c); /* and done */
+/* In a large batch the host goes on only once the card has come to the mark made last, so that who
+ * asks between layers whether to stop does not ask far ahead of the card. */
+int cuda_pace_mark(struct cuda *c);
+int cuda_pace(struct cuda *c);
 int cuda_upload(struct cuda *c, void *to, const void *host, size_t bytes);
 void cuda_graphs_free(struct cuda *c);
 int cuda_batch_begin(struct backend *b, const struct batch *batch);

@@ -4,7 +4,9 @@
  * results flushes them. A list of launches that comes a second time, byte for byte, becomes a CUDA
  * graph, and from then on a step costs the host one launch. That works because nothing in a
  * launch's arguments depends on tokens or positions: those lie on the card at addresses that do not
- * change, and are written by one copy at batch_begin. Larger batches (prompts) launch at once. */
+ * change, and are written by one copy at batch_begin. Larger batches (prompts) launch at once, a
+ * layer ahead of the card at most: the product that ends a layer is launched, then the one before
+ * it waited for. */
 #include "kernels/cuda/cuda.cuh"
 
 #include <assert.h>
@@ -192,6 +194,22 @@ int cuda_finish(struct cuda *c)
 	r = cuda_check(c, cudaStreamSynchronize(c->stream), "waiting for the card");
 	c->pinned_used = 0;
 	return r;
+}
+
+int cuda_pace_mark(struct cuda *c)
+{
+	if (c->gathering || c->batch.n_rows <= GRAPH_ROWS)
+		return 0;
+	c->pacing = true;
+	return cuda_check(c, cudaEventRecord(c->paced, c->stream), "an event");
+}
+
+int cuda_pace(struct cuda *c)
+{
+	if (!c->pacing)
+		return 0;
+	c->pacing = false;
+	return cuda_check(c, cudaEventSynchronize(c->paced), "waiting for a layer");
 }
 
 /* Copies small things by way of pinned memory; `host` may be reused at once. */

@@ -292,7 +292,9 @@ int cuda_matmul(struct backend *b, uint32_t n, const float *x, const struct weig
 int cuda_matmul_add(struct backend *b, uint32_t n, const float *x, const struct weight *w,
 	const struct weight *bias, float *scratch, float *y)
 {
+	struct cuda *c = cuda_of(b);
 	struct operation o = {};
+	int r;
 
 	(void)scratch;
 	o.n = n;
@@ -300,12 +302,15 @@ int cuda_matmul_add(struct backend *b, uint32_t n, const float *x, const struct 
 	o.parts[0] = {w, bias, y};
 	o.n_parts = 1;
 	o.epilogue = EPILOGUE_ADD;
-	return operation_run(cuda_of(b), &o);
+	r = operation_run(c, &o);
+	return r < 0 ? r : cuda_pace(c);
 }
 
 int cuda_gate_up(struct backend *b, uint32_t n, const struct gate_up_args *a)
 {
+	struct cuda *c = cuda_of(b);
 	struct operation o = {};
+	int r;
 
 	assert(a->gate->rows == a->up->rows);
 	o.n = n;
@@ -317,7 +322,8 @@ int cuda_gate_up(struct backend *b, uint32_t n, const struct gate_up_args *a)
 	o.parts[1] = {a->up, NULL, a->u};
 	o.n_parts = 2;
 	o.epilogue = EPILOGUE_SWIGLU;
-	return operation_run(cuda_of(b), &o);
+	r = operation_run(c, &o);
+	return r < 0 ? r : cuda_pace_mark(c);
 }
 
 int cuda_qkv(struct backend *b, const struct batch *batch, const struct qkv_args *a)

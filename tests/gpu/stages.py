@@ -24,13 +24,14 @@ SIZES = {
     "zephyr-7b": dict(prompts=[128, 512, 2048, 8192], depths=[0, 512, 4096], generate=64,
                       batches=[1, 2, 4, 8, 16, 32, 64], repeat=3, types=["bf16", "q8_0", "q4_k_m"],
                       latencies=21, positions=1000, rows=48, beside=8, stride=29, reply=50,
+                      large=600, large_prompts=[512, 2048, 8192],
                       model="mistral-tiny",
                       oracle=dict(hidden_size=1024, intermediate_size=2816, num_hidden_layers=8,
                                   num_attention_heads=16, num_key_value_heads=4, head_dim=64,
                                   vocab_size=8192)),
     "tiny": dict(prompts=[16, 40], depths=[0, 20], generate=4, batches=[1, 2], repeat=1,
                  types=["bf16", "q8_0", "q4_k_m"], latencies=3, positions=40, rows=6, beside=3,
-                 stride=7, reply=3, model="tiny",
+                 stride=7, reply=3, large=16, large_prompts=[40], model="tiny",
                  oracle=dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
                              num_attention_heads=4, num_key_value_heads=2, head_dim=16,
                              vocab_size=256)),
@@ -157,7 +158,7 @@ def tokens(suite, report):
     vocab = None
     rows = []
     for dtype in ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k_m", "q2_k",
-                  "q3_k", "q5_k", "q6_k"):
+                  "q3_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs"):
         model = suite.model(suite.sizes["model"], dtype)
         if vocab is None:
             vocab = vocabulary(suite, model)
@@ -171,7 +172,40 @@ def tokens(suite, report):
         report.check(f"{dtype}, fast: near the reference", f[0] < 2e-2, f"KL {f[0]:.3g}")
     report.table(f"Mean KL against the f32 reference, {suite.sizes['rows']} positions",
                  ["type", "KL exact", "flips exact", "KL fast", "flips fast"], rows)
+    eight_bits(suite, report)
+    inexact(suite, report, vocab)
     same_bytes(suite, report, vocab)
+
+
+def eight_bits(suite, report):
+    """Keys and values in q8_0: heads of a multiple of 32, which the smallest shape has not."""
+    model = suite.model("mistral-tiny", "f32")
+    vocab = vocabulary(suite, model)
+    ids = random_ids(suite.sizes["rows"], vocab)
+    options = ["--activations", "exact", "--kv"]
+    wanted = logits(suite, model, "reference", ids, vocab, "--kv", "q8_0")
+    got = divergence(wanted, logits(suite, model, "cuda", ids, vocab, *options, "q8_0"))
+    plain = divergence(logits(suite, model, "cuda", ids, vocab, *options, "f16"), wanted)
+    # A sum that differs in its last bit may round a key to the next number: not so small as exact.
+    report.check("keys and values in q8_0: as the reference's", got[0] < 1e-3, f"KL {got[0]:.3g}")
+    report.check("keys and values in q8_0: near f16's", plain[0] < 1e-2, f"KL {plain[0]:.3g}")
+
+
+def inexact(suite, report, vocab):
+    """engine.exact = false: one prompt that is large enough for cuBLASLt, if it is installed."""
+    rows = []
+    for dtype in suite.sizes["types"]:
+        model = suite.model(suite.sizes["model"], dtype)
+        ids = random_ids(suite.sizes["large"], vocab)
+        chunk = ["--chunk", suite.sizes["large"]]
+        wanted = logits(suite, model, "cpu", ids, vocab, "--activations", "exact", *chunk)
+        one = logits(suite, model, "cuda", ids, vocab, *chunk)
+        other = logits(suite, model, "cuda", ids, vocab, "--inexact", *chunk)
+        e, i = divergence(wanted, one), divergence(wanted, other)
+        rows.append([dtype, e[0], e[1], i[0], i[1], "no" if one == other else "yes"])
+        report.check(f"{dtype}, inexact: near the processor's f32", i[0] < 2e-2, f"KL {i[0]:.3g}")
+    report.table(f"{suite.sizes['large']} rows at once, mean KL against the processor's f32",
+                 ["type", "KL exact order", "flips", "KL inexact", "flips", "other bits"], rows)
 
 
 def vocabulary(suite, model):
@@ -243,6 +277,41 @@ def speed(suite, report):
                 ms = 512e3 / tests["pp512"]["tokens_per_s"]["median"]
                 report.check(f"bf16: 512 tokens of prompt in {H200_PREFILL_512_MS} ms",
                              ms <= H200_PREFILL_512_MS, f"{ms:.1f} ms")
+
+
+    large_prompts(suite, report)
+    long_context(suite, report)
+
+
+def large_prompts(suite, report):
+    """engine.exact = false, beside the rate of cuBLASLt's products alone."""
+    rows = []
+    for dtype in suite.sizes["types"]:
+        found, said = bench(suite, suite.model(suite.shape, dtype), "--inexact", "--prompt",
+                            joined(suite.sizes["large_prompts"]), "--generate", 0)
+        if found["device"]["exact"]:
+            report.skip("prompts by cuBLASLt", found["device"]["note"] or said)
+            return
+        rows += [[dtype, t["name"], t["tokens_per_s"]["median"], t["fraction"]]
+                 for t in found["tests"]]
+        report.check(f"{dtype}, inexact: measured",
+                     len(found["tests"]) == len(suite.sizes["large_prompts"]))
+    report.table("Prompts with engine.exact = false",
+                 ["type", "test", "tokens/s", "share of cuBLASLt alone"], rows)
+
+
+def long_context(suite, report):
+    """What keys and values in q8_0 save where there are many of them."""
+    rows, depth = [], suite.sizes["depths"][-1]
+    shape = suite.shape if suite.shape != "tiny" else "mistral-tiny"
+    for kv_type in ("f16", "q8_0"):
+        found, _ = bench(suite, suite.model(shape, suite.sizes["types"][1]), "--kv-type", kv_type,
+                         "--prompt", 0, "--generate", suite.sizes["generate"], "--depth", depth)
+        test = found["tests"][0]
+        rows.append([kv_type, test["tokens_per_s"]["median"], test["gbps"], test["fraction"]])
+    report.table(f"{suite.sizes['types'][1]}, decoding after {depth} tokens by type of keys and values",
+                 ["keys and values", "tokens/s", "GB/s", "fraction"], rows)
+    report.check("keys and values of both types: measured", len(rows) == 2)
 
 
 # --- socket

@@ -428,6 +428,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *f, void
 		alignas(16) char aligned[4096];
 
 		memcpy(aligned, copy.data(), copy.size());
+		stats.runs++;
 		shim::run_grid(k, aligned, g, b, shared, most);
 	});
 	return cudaSuccess;

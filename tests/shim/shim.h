@@ -41,6 +41,7 @@ struct shim_stream_calls {
 struct shim_statistics {
 	size_t device_bytes, pinned_bytes; /* allocated now */
 	size_t launches, graph_launches, graphs;
+	size_t runs; /* of kernels, those in graphs included */
 };
 void shim_statistics(struct shim_statistics *ret);
 

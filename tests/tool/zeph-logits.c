@@ -12,6 +12,7 @@
 struct arguments {
 	const char *model, *device, *quantize, *tokens, *out;
 	enum activations activations;
+	bool inexact;
 	enum dtype kv_dtype;
 	uint32_t threads, chunk;
 };
@@ -21,6 +22,7 @@ static int usage(void)
 	fprintf(stderr,
 		"usage: zeph-logits --model F --device reference|cpu|cuda [--activations fast|exact]\n"
 		"                   [--kv f32|f16|bf16|q8_0] [--threads N] [--chunk ROWS] [--quantize TYPE]\n"
+		"                   [--inexact]\n"
 		"                   --tokens FILE (u32 ids) --out FILE (f32 [n, vocab])\n");
 	return 2;
 }
@@ -31,6 +33,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"model", required_argument, NULL, 'm'},
 		{"device", required_argument, NULL, 'd'},
 		{"activations", required_argument, NULL, 'a'},
+		{"inexact", no_argument, NULL, 'x'},
 		{"quantize", required_argument, NULL, 'q'},
 		{"kv", required_argument, NULL, 'k'},
 		{"threads", required_argument, NULL, 't'},
@@ -53,6 +56,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 								      : ACTIVATIONS_FAST;
 			break;
 		case 'q': a->quantize = optarg; break;
+		case 'x': a->inexact = true; break;
 		case 'k':
 			type = dtype_from_name(optarg);
 			if (type < 0)
@@ -183,7 +187,8 @@ int main(int argc, char **argv)
 	options.quantize = a.quantize;
 	r = model_open(a.model, &options, &m, error, sizeof(error));
 	if (r == 0)
-		r = device_open(&(struct device_options){a.device, a.threads, a.activations}, &b,
+		r = device_open(
+			&(struct device_options){a.device, a.threads, a.activations, a.inexact}, &b,
 			&found, error, sizeof(error));
 	if (r == 0)
 		r = weights_load(m, &b, 1, NULL, n, NULL, &w, error, sizeof(error));
