@@ -161,6 +161,8 @@ struct engine_stats {
 	uint32_t pages, pages_used, pages_cached;  /* used: shown by sequences, or the shared
 						      prompt's; cached: by none, until room is needed
 						    */
+	uint64_t pages_swapped;                    /* to the host's memory, since the start */
+	uint64_t swap_bytes;                       /* there now */
 	uint32_t shared_tokens;                    /* of the shared prompt, whole pages */
 	uint32_t context;
 };

@@ -67,8 +67,9 @@ void engine_share(struct engine *e);
  * device failed. */
 int engine_plan(struct engine *e);
 
-/* Shows the pages that the cache has behind what the sequence, which has a slot, has. */
-void engine_attach(struct engine *e, struct sequence *s);
+/* Shows the pages that the cache has behind what the sequence, which has a slot, has; with
+ * `restore` those in the host's memory too. */
+void engine_attach(struct engine *e, struct sequence *s, bool restore);
 
 /* score.c: a score job's sequence as it comes; the choices of those whose prompt is there get into
  * the queue (true: some did); a row of a child; a child's end; the parent's end. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #define SHARED_UID UINT32_MAX /* no user's: (uid_t)-1 */
 
@@ -145,6 +146,7 @@ static void node_hold(struct prefix_node *n)
 static void node_prune(struct prefix_cache *c, struct prefix_node *n)
 {
 	while (n && n->page == KV_PAGE_NONE && n->n_children == 0 && n->n_holds == 0) {
+		assert(!n->saved);
 		struct prefix_node *parent = n->parent, **at = bucket_of(c, n->hash);
 		struct prefix_root *root = n->root;
 
@@ -229,12 +231,69 @@ static uint32_t page_ref(struct prefix_cache *c, struct prefix_node *n)
 	return n->page;
 }
 
+static double now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static void note_copy(struct prefix_cache *c, double began_usec)
+{
+	double usec = 2 * (now_usec() - began_usec); /* there and back */
+
+	c->save_usec += (usec - c->save_usec) / (c->save_usec > 0 ? 8 : 1);
+}
+
+/* The bytes of a page that somebody waits for, about to be evicted, to the host's memory. */
+static void save(struct prefix_cache *c, struct prefix_node *n)
+{
+	size_t bytes = kv_pool_saved_bytes(c->kv);
+	struct tenant *t = n->root->tenant;
+	double began = now_usec();
+	uint32_t uids = 0;
+
+	for (const struct tenant *o = c->tenants; o; o = o->next)
+		uids += !o->shared;
+	if (n->n_wanted == 0 || bytes > c->saved_max_bytes - c->saved_bytes ||
+		t->saved_bytes + bytes > c->saved_max_bytes / uids)
+		return;
+	if (c->save_usec > 0 && c->compute_usec > 0 && c->save_usec > c->compute_usec)
+		return;
+	n->saved = malloc(bytes);
+	if (!n->saved)
+		return;
+	if (kv_pool_save(c->kv, n->page, n->saved) < 0) { /* the next step will fail, too */
+		free(n->saved);
+		n->saved = NULL;
+		return;
+	}
+	note_copy(c, began);
+	c->saved_bytes += bytes;
+	t->saved_bytes += bytes;
+	c->n_saved++;
+}
+
+static void forget_saved(struct prefix_cache *c, struct prefix_node *n)
+{
+	size_t bytes = kv_pool_saved_bytes(c->kv);
+
+	if (!n->saved)
+		return;
+	free(n->saved);
+	n->saved = NULL;
+	c->saved_bytes -= bytes;
+	n->root->tenant->saved_bytes -= bytes;
+}
+
 /* Frees the tenant's oldest idle page. */
 static void evict_from(struct prefix_cache *c, struct tenant *t)
 {
 	struct prefix_node *n = TAILQ_FIRST(&t->idle);
 	uint32_t page = n->page;
 
+	save(c, n);
 	TAILQ_REMOVE(&t->idle, n, link);
 	t->n_idle--;
 	c->n_idle--;
@@ -293,6 +352,41 @@ uint32_t prefix_room(const struct prefix_cache *c, const struct prefix_root *roo
 	return room;
 }
 
+/* A page with one reference for rows of the root's. */
+static int page_new(struct prefix_cache *c, struct prefix_root *root, bool any, uint32_t *ret)
+{
+	int r;
+
+	if (c->kv->n_free == 0 && !evict(c, root->tenant, any))
+		return -ENOSPC;
+	r = kv_pool_take(c->kv, root->id, ret);
+	if (r < 0)
+		return r;
+	c->root_of[*ret] = root;
+	root->tenant->pages++;
+	return 0;
+}
+
+/* Brings a page back from the host's memory, with one reference. False: there is no room. */
+static bool restore_page(struct prefix_cache *c, struct prefix_node *n)
+{
+	double began = now_usec();
+	uint32_t page = 0;
+
+	if (page_new(c, n->root, false, &page) < 0)
+		return false;
+	if (kv_pool_restore(c->kv, page, n->saved) < 0) { /* the next step will fail, too */
+		kv_pool_unref(c->kv, page);
+		return false;
+	}
+	note_copy(c, began);
+	c->n_restored++;
+	forget_saved(c, n);
+	n->page = page;
+	c->of_page[page] = n;
+	return true;
+}
+
 int prefix_extend(struct prefix_cache *c, const struct prefix_place *at, uint32_t slot,
 	uint32_t n_positions, bool any)
 {
@@ -303,15 +397,10 @@ int prefix_extend(struct prefix_cache *c, const struct prefix_place *at, uint32_
 	if (wanted - have > prefix_room(c, at->root, any))
 		return -ENOSPC;
 	for (; have < wanted; have++) {
-		int r;
+		int r = page_new(c, at->root, any, &page);
 
-		if (c->kv->n_free == 0 && !evict(c, at->root->tenant, any))
-			return -ENOSPC;
-		r = kv_pool_take(c->kv, at->root->id, &page);
 		if (r < 0)
 			return r;
-		c->root_of[page] = at->root;
-		at->root->tenant->pages++;
 		kv_pool_show(c->kv, slot, page);
 	}
 	return 0;
@@ -326,14 +415,16 @@ static uint32_t hidden(const struct prefix_cache *c, uint32_t position)
 }
 
 /* How many pages of path [depth] the slot can go on behind, having `have` of them. */
-static uint32_t usable(const struct prefix_cache *c, uint32_t have, uint32_t depth)
+static uint32_t usable(const struct prefix_cache *c, uint32_t have, uint32_t depth, bool restore)
 {
 	uint32_t best = have, run = 0;
 
 	for (uint32_t k = have + 1; k <= depth; k++) {
 		uint32_t first = have ? have : hidden(c, k * KV_PAGE_TOKENS);
 
-		run = c->path[k - 1]->page != KV_PAGE_NONE ? run + 1 : 0;
+		const struct prefix_node *n = c->path[k - 1];
+
+		run = n->page != KV_PAGE_NONE || (restore && n->saved) ? run + 1 : 0;
 		if (run + first >= k)
 			best = k;
 	}
@@ -347,10 +438,27 @@ static void move_tip(struct prefix_cache *c, struct prefix_place *at, struct pre
 	at->tip = to;
 }
 
-uint32_t prefix_attach(struct prefix_cache *c, struct prefix_place *at, uint32_t slot,
-	const int32_t *tokens, uint32_t n_tokens, uint32_t n_cached)
+/* Shows path [first, to), as far as there is room for what has to come back. Returns the end. */
+static uint32_t show(struct prefix_cache *c, uint32_t slot, uint32_t first, uint32_t to)
 {
-	uint32_t have = at->tip ? at->tip->depth : 0, depth = have, to;
+	uint32_t end = first;
+
+	/* first those that are there are held, so that room for the others is not made of them */
+	for (uint32_t k = first; k < to; k++)
+		if (c->path[k]->page != KV_PAGE_NONE)
+			page_ref(c, c->path[k]);
+	while (end < to && (c->path[end]->page != KV_PAGE_NONE || restore_page(c, c->path[end])))
+		kv_pool_show(c->kv, slot, c->path[end++]->page);
+	for (uint32_t k = to; k-- > end;)
+		if (c->path[k]->page != KV_PAGE_NONE)
+			kv_pool_unref(c->kv, c->path[k]->page);
+	return end;
+}
+
+uint32_t prefix_attach(struct prefix_cache *c, struct prefix_place *at, uint32_t slot,
+	const int32_t *tokens, uint32_t n_tokens, uint32_t n_cached, bool restore)
+{
+	uint32_t have = at->tip ? at->tip->depth : 0, depth = have, first, end, to;
 	uint32_t limit = (n_tokens - 1) / KV_PAGE_TOKENS;
 	struct prefix_node *n = at->tip;
 
@@ -362,17 +470,23 @@ uint32_t prefix_attach(struct prefix_cache *c, struct prefix_place *at, uint32_t
 			break;
 		c->path[depth++] = n;
 	}
-	to = usable(c, have, depth);
+	to = usable(c, have, depth, restore);
 	if (to == have)
 		return n_cached;
+	first = have;
 	if (have == 0) {
-		have = hidden(c, to * KV_PAGE_TOKENS);
-		kv_pool_skip(c->kv, slot, have < to ? have : to);
+		first = hidden(c, to * KV_PAGE_TOKENS);
+		kv_pool_skip(c->kv, slot, first);
 	}
-	for (; have < to; have++)
-		kv_pool_show(c->kv, slot, page_ref(c, c->path[have]));
-	move_tip(c, at, c->path[to - 1]);
-	return to * KV_PAGE_TOKENS;
+	end = show(c, slot, first, to);
+	/* behind a window nothing less than all is of use */
+	if (end == first ? first < to : (end < to && first > have)) {
+		if (have == 0)
+			kv_pool_clear(c->kv, slot);
+		return n_cached;
+	}
+	move_tip(c, at, c->path[end - 1]);
+	return end * KV_PAGE_TOKENS;
 }
 
 /* The node gets the page that its tokens' rows are in, unless it has one: then the slot gets that.
@@ -387,6 +501,7 @@ static void settle(struct prefix_cache *c, struct prefix_node *n, uint32_t slot,
 		kv_pool_replace(c->kv, slot, entry, page_ref(c, n));
 		return;
 	}
+	forget_saved(c, n);
 	n->page = page;
 	c->of_page[page] = n;
 	if (n->root == c->shared) {
@@ -418,6 +533,34 @@ void prefix_release(struct prefix_cache *c, struct prefix_place *at, uint32_t sl
 	kv_pool_clear(c->kv, slot);
 	node_unhold(c, at->tip);
 	at->tip = NULL;
+}
+
+void prefix_want(struct prefix_cache *c, struct prefix_place *at)
+{
+	uint32_t first;
+
+	if (!at->tip || at->wanted)
+		return;
+	node_hold(at->tip);
+	at->wanted = at->tip;
+	first = hidden(c, at->tip->depth * KV_PAGE_TOKENS);
+	for (struct prefix_node *n = at->tip; n && n->depth > first; n = n->parent)
+		n->n_wanted++;
+}
+
+void prefix_unwant(struct prefix_cache *c, struct prefix_place *at)
+{
+	struct prefix_node *tip = at->wanted;
+	uint32_t first;
+
+	if (!tip)
+		return;
+	at->wanted = NULL;
+	first = hidden(c, tip->depth * KV_PAGE_TOKENS);
+	for (struct prefix_node *n = tip; n && n->depth > first; n = n->parent)
+		if (--n->n_wanted == 0)
+			forget_saved(c, n);
+	node_unhold(c, tip);
 }
 
 bool prefix_same_way(const struct prefix_cache *c, const struct prefix_place *at,
@@ -481,6 +624,7 @@ struct prefix_cache *prefix_cache_free(struct prefix_cache *c)
 		while (c->buckets[i]) {
 			struct prefix_node *next = c->buckets[i]->bucket;
 
+			free(c->buckets[i]->saved);
 			free(c->buckets[i]);
 			c->buckets[i] = next;
 		}

@@ -92,12 +92,13 @@ void engine_withdraw(struct engine *e, struct sequence *s)
 /* Back to the queue: somebody before it lacks a page. */
 static void preempt(struct engine *e, struct sequence *s)
 {
+	prefix_want(e->cache, &s->place);
 	engine_withdraw(e, s);
 	engine_enqueue(e, s);
 	e->stats.preempted++;
 }
 
-void engine_attach(struct engine *e, struct sequence *s)
+void engine_attach(struct engine *e, struct sequence *s, bool restore)
 {
 	uint32_t n = s->n_tokens + (s->job->n_choices > 0); /* its last page need not run */
 
@@ -105,7 +106,9 @@ void engine_attach(struct engine *e, struct sequence *s)
 		n = s->n_echoed < n ? s->n_echoed : n;
 	if (n > s->n_cached)
 		s->n_cached = prefix_attach(
-			e->cache, &s->place, s->slot, s->tokens, n, s->n_cached);
+			e->cache, &s->place, s->slot, s->tokens, n, s->n_cached, restore);
+	if (restore)
+		prefix_unwant(e->cache, &s->place);
 	if (s->n_cached > s->n_seen) {
 		s->n_reused += s->n_cached - s->n_seen;
 		s->n_seen = s->n_cached;
@@ -148,7 +151,7 @@ static bool try(struct engine *e, struct sequence *s)
 	if (e->n_running == e->options.max_sequences)
 		return false;
 	take_slot(e, s);
-	engine_attach(e, s);
+	engine_attach(e, s, false); /* what is to be copied has room, or is not copied */
 	if (!fits(e, s)) {
 		leave_slot(e, s);
 		s->n_seen = seen;
@@ -239,8 +242,13 @@ static void admit(struct engine *e)
 		t->passed_over = most > 0 && n_running(t) >= most;
 	for (s = e->queue; s; s = next) {
 		struct tenant *t = sequence_tenant(s);
-		bool in = !t->passed_over && try(e, s);
+		bool in = false;
 
+		if (s->paused_usec) { /* it would have no use for it */
+			next = s->next;
+			continue;
+		}
+		in = !t->passed_over && try(e, s);
 		while (!in && !t->passed_over) {
 			bool slots = e->n_running == e->options.max_sequences;
 			struct sequence *v = who_yields(e, s, slots);
@@ -351,10 +359,21 @@ static int secure(struct engine *e, struct sequence *s)
 	}
 }
 
+/* What a page of a prompt costs in a full chunk; 0: not known. */
+static double page_usec(const struct engine *e)
+{
+	uint32_t n = e->options.prefill_tokens + 1;
+
+	if (e->cost.points[0].rows == 0)
+		return 0;
+	return (cost_of(&e->cost, n) - cost_of(&e->cost, 1)) * KV_PAGE_TOKENS / (n - 1);
+}
+
 int engine_plan(struct engine *e)
 {
 	uint32_t n_rows = 0;
 
+	e->cache->compute_usec = page_usec(e);
 	engine_share(e);
 	for (struct sequence *s = e->running; s;) {
 		int r;

@@ -50,7 +50,7 @@ static void count(struct engine *e)
 		if (s->paused_usec)
 			continue;
 		if (sequence_in_prefill(s)) {
-			engine_attach(e, s);
+			engine_attach(e, s, true);
 			sequence_flow(s)->n_prefill++;
 		} else {
 			sequence_flow(s)->n_decode++;
