@@ -359,6 +359,11 @@ void engine_pause(struct engine *e, uint64_t id, bool paused)
 		s->paused_usec = paused ? engine_now_usec() : 0;
 }
 
+bool engine_runs_batch(const struct engine *e)
+{
+	return e->batch_only;
+}
+
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata)
 {
 	e->stop = (struct forward_stop){asked, userdata};

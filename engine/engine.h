@@ -195,6 +195,10 @@ void engine_cancel(struct engine *e, uint64_t id, enum failure failure, const ch
  * ignored. */
 void engine_pause(struct engine *e, uint64_t id, bool paused);
 
+/* Is the step that runs now made of batch jobs alone? Whoever is asked between layers may let an
+ * interactive job that has just come go first. */
+bool engine_runs_batch(const struct engine *e);
+
 /* Asked between layers; true makes engine_step() return early, to be called again. */
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata);
 

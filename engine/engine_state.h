@@ -28,6 +28,7 @@ struct engine {
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
+	bool batch_only; /* this step */
 	struct engine_stats stats;
 
 	/* One step's batch. */

@@ -32,6 +32,7 @@ struct flow {
 	double owed; /* microseconds of the device that it may take */
 	uint32_t weight;
 	uint32_t n_running;
+	uint64_t served;              /* the last step that had rows of it */
 	uint32_t n_decode, n_prefill; /* sequences that want rows in this step */
 };
 

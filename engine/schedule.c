@@ -388,7 +388,11 @@ int engine_plan(struct engine *e)
 			return r;
 		s = e->running; /* it may have gone, and others */
 	}
-	for (const struct sequence *s = e->running; s; s = s->next)
+	e->batch_only = true;
+	for (const struct sequence *s = e->running; s; s = s->next) {
 		n_rows += s->n_rows;
+		if (s->n_rows > 0 && !s->job->batch_priority)
+			e->batch_only = false;
+	}
 	return (int)n_rows;
 }
