@@ -56,6 +56,12 @@ uint32_t engine_pages_for(
 void engine_enqueue(struct engine *e, struct sequence *s);
 void engine_withdraw(struct engine *e, struct sequence *s);
 
+/* Back to the queue: somebody else lacks its slot or its pages. */
+void engine_preempt(struct engine *e, struct sequence *s);
+/* Has the sequence's uid more slots, or pages, than its share of those who run? */
+bool engine_over(const struct engine *e, const struct sequence *s, bool slots);
+bool engine_paused_long(const struct sequence *s);
+
 /* Moves waiting sequences into free slots, by rank; the first that does not fit holds the rest.
  * Tells those who still wait their place. */
 void engine_admit(struct engine *e);

@@ -34,6 +34,7 @@ struct flow {
 	uint32_t n_running;
 	uint64_t served;              /* the last step that had rows of it */
 	uint32_t n_decode, n_prefill; /* sequences that want rows in this step */
+	uint32_t n_rows;              /* that it gets */
 };
 
 /* What is charged to a uid. */

@@ -30,6 +30,7 @@ struct seen {
 	uint64_t tokens[CONTEXT]; /* when each came */
 	uint32_t n, prefilled;    /* tokens; prompt rows in the step before last */
 	bool done;
+	uint64_t device_usec;
 };
 static struct seen seen[JOBS_MAX];
 
@@ -43,6 +44,7 @@ static void see(void *userdata, struct event *e)
 	if (e->kind == EVENT_PREFILL)
 		s->prefilled = e->done;
 	s->done |= e->kind == EVENT_DONE;
+	s->device_usec += e->device_usec;
 	event_free(e);
 }
 
@@ -259,6 +261,27 @@ static void batch_has_a_third_of_what_a_stream_has(void **state)
 	machine_free(&m);
 }
 
+static void time_is_charged_to_who_took_it(void **state)
+{
+	struct machine m;
+	double a, b;
+
+	machine_new(&m, processor, 64);
+	submit(&m, 0, 1, false, 20, 200);
+	submit(&m, 1, 2, false, 20, 200);
+	for (uint64_t i = 2; i < 5; i++)
+		submit(&m, i, 3, false, 20, 200);
+	for (uint64_t i = 0; i < 5; i++)
+		until(&m, i, 200);
+	a = (double)seen[0].device_usec / (double)seen[1].device_usec;
+	b = (double)(seen[2].device_usec + seen[3].device_usec + seen[4].device_usec) /
+	    (double)seen[1].device_usec;
+	print_message("of equal streams one has %.2fx; three of one uid %.2fx\n", a, b);
+	assert_true(a > 0.9 && a < 1.1);
+	assert_true(b > 1.2 && b < 2.2); /* (1000 + 3 * 360) / (1000 + 360) */
+	machine_free(&m);
+}
+
 /* The engine learns what steps cost from their times: within a few steps the estimate is near. */
 static void costs_are_learnt(void **state)
 {
@@ -291,6 +314,7 @@ int main(void)
 		cmocka_unit_test(a_long_prompt_lets_streams_go_on),
 		cmocka_unit_test(weight_and_priority_count),
 		cmocka_unit_test(batch_has_a_third_of_what_a_stream_has),
+		cmocka_unit_test(time_is_charged_to_who_took_it),
 		cmocka_unit_test(costs_are_learnt),
 	};
 
