@@ -50,7 +50,8 @@ struct engine_thread {
 	pthread_cond_t mail_came;
 	struct order *mail, **mail_end;
 	bool pinged;
-	atomic_bool urgent; /* a cancel or the end is in the mail */
+	atomic_bool urgent;      /* a cancel or the end is in the mail */
+	atomic_bool interactive; /* an interactive job is */
 	atomic_bool quit;
 	_Atomic uint64_t beat_usec;
 
@@ -103,7 +104,8 @@ static bool stop_asked(void *userdata)
 	struct engine_thread *t = userdata;
 
 	beat(t);
-	return atomic_load(&t->urgent);
+	return atomic_load(&t->urgent) ||
+	       (atomic_load(&t->interactive) && engine_runs_batch(t->load.engine));
 }
 
 static int load_progress(void *userdata, uint64_t done_bytes, uint64_t total_bytes)
@@ -224,6 +226,7 @@ static struct order *take_mail(struct engine_thread *t, bool idle)
 	t->pinged = false;
 	if (!atomic_load(&t->quit))
 		atomic_store(&t->urgent, false);
+	atomic_store(&t->interactive, false);
 	pthread_mutex_unlock(&t->mail_lock);
 	beat(t);
 	return mail;
@@ -452,6 +455,8 @@ static int post(struct engine_thread *t, struct order *o, bool urgent)
 	t->mail_end = &o->next;
 	if (urgent)
 		atomic_store(&t->urgent, true);
+	if (o->kind == ORDER_SUBMIT && !o->job->batch_priority)
+		atomic_store(&t->interactive, true);
 	pthread_cond_signal(&t->mail_came);
 	pthread_mutex_unlock(&t->mail_lock);
 	return 0;

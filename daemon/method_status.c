@@ -174,7 +174,7 @@ void method_status(struct peer *p, const struct call *c)
 	pack_device(&pk, s);
 	pack_requests(&pk, p, all);
 	pack_key(&pk, "kv");
-	msgpack_pack_map(&pk, 8);
+	msgpack_pack_map(&pk, 10);
 	pack_number(&pk, "page_tokens", KV_PAGE_TOKENS);
 	pack_number(&pk, "pages", stats->pages);
 	pack_number(&pk, "used", stats->pages_used);
@@ -182,6 +182,8 @@ void method_status(struct peer *p, const struct call *c)
 	pack_number(&pk, "shared_tokens", stats->shared_tokens);
 	pack_number(&pk, "reused_tokens", stats->cached_tokens);
 	pack_number(&pk, "preempted", stats->preempted);
+	pack_number(&pk, "swapped", stats->pages_swapped);
+	pack_number(&pk, "swap_bytes", stats->swap_bytes);
 	pack_string(&pk, "type", s->report.model ? dtype_info(s->report.kv_dtype)->name : "");
 	pack_number(&pk, "connections", s->users.connections);
 	pack_key(&pk, "users");

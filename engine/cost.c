@@ -35,6 +35,12 @@ void cost_note(struct cost *c, uint32_t n_rows, uint64_t usec)
 	p->usec += ((double)usec - p->usec) / MEAN_STEPS;
 }
 
+/* In units of one row's. */
+static double guess(double rows)
+{
+	return 1 + (rows - 1) * GUESSED_SLOPE;
+}
+
 double cost_of(const struct cost *c, uint32_t n_rows)
 {
 	struct cost_point at = {0, 0}, last = {0, 0};
@@ -50,10 +56,9 @@ double cost_of(const struct cost *c, uint32_t n_rows)
 		if (p.usec < at.usec)
 			p.usec = at.usec;
 		if (n_rows <= p.rows) {
-			/* before the first point a step costs no less than a line through 0 says,
-			 * and as a rule much more: half is what every step pays */
+			/* too little rather than too much: a small step is then made, and known */
 			if (at.rows == 0)
-				return p.usec * (1 + n_rows / p.rows) / 2;
+				return p.usec * guess(n_rows) / guess(p.rows);
 			return at.usec +
 			       (p.usec - at.usec) * (n_rows - at.rows) / (p.rows - at.rows);
 		}
@@ -61,7 +66,7 @@ double cost_of(const struct cost *c, uint32_t n_rows)
 		at = p;
 	}
 	if (at.rows == 0)
-		return 1 + (n_rows - 1) * GUESSED_SLOPE;
+		return guess(n_rows);
 	slope = at.usec / at.rows * GUESSED_SLOPE;
 	if (last.rows > 0 && at.rows > last.rows)
 		slope = (at.usec - last.usec) / (at.rows - last.rows);

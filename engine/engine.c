@@ -129,6 +129,7 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 	e->cache = prefix_cache_new(e->kv, w->model->config.attention.window);
 	if (!e->cache)
 		goto no_memory;
+	e->cache->saved_max_bytes = o->swap_bytes;
 	*ret = e;
 	return 0;
 
@@ -147,6 +148,7 @@ void engine_drop(struct engine *e, struct sequence *s)
 		s->parent->device_usec += s->device_usec;
 	}
 	engine_withdraw(e, s);
+	prefix_unwant(e->cache, &s->place);
 	prefix_root_put(e->cache, s->place.root);
 	sequence_free(s);
 }
@@ -357,6 +359,11 @@ void engine_pause(struct engine *e, uint64_t id, bool paused)
 		s->paused_usec = paused ? engine_now_usec() : 0;
 }
 
+bool engine_runs_batch(const struct engine *e)
+{
+	return e->batch_only;
+}
+
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata)
 {
 	e->stop = (struct forward_stop){asked, userdata};
@@ -370,5 +377,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 	ret->pages = e->kv->n_pages;
 	ret->pages_used = e->kv->n_pages - e->kv->n_free - e->cache->n_idle;
 	ret->pages_cached = e->cache->n_idle;
+	ret->pages_swapped = e->cache->n_saved;
+	ret->swap_bytes = e->cache->saved_bytes;
 	ret->context = e->options.context;
 }

@@ -161,6 +161,8 @@ struct engine_stats {
 	uint32_t pages, pages_used, pages_cached;  /* used: shown by sequences, or the shared
 						      prompt's; cached: by none, until room is needed
 						    */
+	uint64_t pages_swapped;                    /* to the host's memory, since the start */
+	uint64_t swap_bytes;                       /* there now */
 	uint32_t shared_tokens;                    /* of the shared prompt, whole pages */
 	uint32_t context;
 };
@@ -192,6 +194,10 @@ void engine_cancel(struct engine *e, uint64_t id, enum failure failure, const ch
 /* A paused sequence keeps its pages and leaves the batch (its reader is slow). Unknown ids are
  * ignored. */
 void engine_pause(struct engine *e, uint64_t id, bool paused);
+
+/* Is the step that runs now made of batch jobs alone? Whoever is asked between layers may let an
+ * interactive job that has just come go first. */
+bool engine_runs_batch(const struct engine *e);
 
 /* Asked between layers; true makes engine_step() return early, to be called again. */
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata);

@@ -28,6 +28,7 @@ struct engine {
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
+	bool batch_only; /* this step */
 	struct engine_stats stats;
 
 	/* One step's batch. */
@@ -55,6 +56,12 @@ uint32_t engine_pages_for(
 void engine_enqueue(struct engine *e, struct sequence *s);
 void engine_withdraw(struct engine *e, struct sequence *s);
 
+/* Back to the queue: somebody else lacks its slot or its pages. */
+void engine_preempt(struct engine *e, struct sequence *s);
+/* Has the sequence's uid more slots, or pages, than its share of those who run? */
+bool engine_over(const struct engine *e, const struct sequence *s, bool slots);
+bool engine_paused_long(const struct sequence *s);
+
 /* Moves waiting sequences into free slots, by rank; the first that does not fit holds the rest.
  * Tells those who still wait their place. */
 void engine_admit(struct engine *e);
@@ -67,8 +74,9 @@ void engine_share(struct engine *e);
  * device failed. */
 int engine_plan(struct engine *e);
 
-/* Shows the pages that the cache has behind what the sequence, which has a slot, has. */
-void engine_attach(struct engine *e, struct sequence *s);
+/* Shows the pages that the cache has behind what the sequence, which has a slot, has; with
+ * `restore` those in the host's memory too. */
+void engine_attach(struct engine *e, struct sequence *s, bool restore);
 
 /* score.c: a score job's sequence as it comes; the choices of those whose prompt is there get into
  * the queue (true: some did); a row of a child; a child's end; the parent's end. */

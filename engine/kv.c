@@ -176,6 +176,46 @@ int kv_pool_wipe(struct kv_pool *p)
 	return r;
 }
 
+size_t kv_pool_saved_bytes(const struct kv_pool *p)
+{
+	size_t bytes = 0;
+
+	for (uint32_t i = 0; i < p->weights->n_backends; i++)
+		if (p->kvs[i])
+			bytes += p->weights->backends[i]->ops->kv_page_bytes(p->kvs[i]);
+	return bytes;
+}
+
+int kv_pool_save(struct kv_pool *p, uint32_t page, uint8_t *host)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < p->weights->n_backends && r == 0; i++) {
+		struct backend *b = p->weights->backends[i];
+
+		if (!p->kvs[i])
+			continue;
+		r = b->ops->kv_save(b, p->kvs[i], page, host);
+		host += b->ops->kv_page_bytes(p->kvs[i]);
+	}
+	return r;
+}
+
+int kv_pool_restore(struct kv_pool *p, uint32_t page, const uint8_t *host)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < p->weights->n_backends && r == 0; i++) {
+		struct backend *b = p->weights->backends[i];
+
+		if (!p->kvs[i])
+			continue;
+		r = b->ops->kv_restore(b, p->kvs[i], page, host);
+		host += b->ops->kv_page_bytes(p->kvs[i]);
+	}
+	return r;
+}
+
 static uint32_t *row(struct kv_pool *p, uint32_t slot)
 {
 	assert(slot < p->n_slots);

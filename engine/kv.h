@@ -59,6 +59,12 @@ void kv_pool_give(struct kv_pool *p, uint32_t page);
 /* Zeroes what free pages still hold. */
 int kv_pool_wipe(struct kv_pool *p);
 
+/* The page's bytes in all layers of all backends, in their own layouts: to `host` [this many bytes]
+ * and back. A negative errno: the device failed. */
+size_t kv_pool_saved_bytes(const struct kv_pool *p);
+int kv_pool_save(struct kv_pool *p, uint32_t page, uint8_t *host);
+int kv_pool_restore(struct kv_pool *p, uint32_t page, const uint8_t *host);
+
 /* Appends the page to the slot's row, which takes the reference over. */
 void kv_pool_show(struct kv_pool *p, uint32_t slot, uint32_t page);
 /* Begins an empty row behind n entries that no row of the batch will need. */

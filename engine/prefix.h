@@ -11,6 +11,9 @@
  * pages or have requests) loses its oldest first, whoever needs them; one within its share loses
  * pages to its own requests only.
  *
+ * What a sequence that has to wait again will want is marked; where such a page is evicted its
+ * bytes go to the host's memory, if there is room and if copying is quicker than computing.
+ *
  * That decode steps and prompt chunks write the same bits makes all of this invisible in replies.
  */
 #pragma once
@@ -29,7 +32,9 @@ struct flow {
 	double owed; /* microseconds of the device that it may take */
 	uint32_t weight;
 	uint32_t n_running;
+	uint64_t served;              /* the last step that had rows of it */
 	uint32_t n_decode, n_prefill; /* sequences that want rows in this step */
+	uint32_t n_rows;              /* that it gets */
 };
 
 /* What is charged to a uid. */
@@ -43,6 +48,7 @@ struct tenant {
 	uint32_t n_roots;
 	struct prefix_list idle; /* nodes whose page no sequence shows, the oldest first */
 	uint32_t n_idle;
+	uint64_t saved_bytes; /* in the host's memory */
 };
 
 struct prefix_root {
@@ -63,6 +69,8 @@ struct prefix_node {
 	uint32_t n_children, n_holds;
 	uint32_t page; /* KV_PAGE_NONE: it is gone, but what hangs below is not */
 	bool pinned;
+	uint32_t n_wanted; /* by waiting sequences */
+	uint8_t *saved;    /* the bytes of a page that is gone, or NULL */
 	int32_t tokens[KV_PAGE_TOKENS];
 };
 
@@ -79,6 +87,12 @@ struct prefix_cache {
 	struct prefix_root *roots, *shared;
 	struct tenant *tenants;
 	uint32_t n_idle;
+
+	/* Pages in the host's memory. */
+	uint64_t saved_max_bytes, saved_bytes;
+	double save_usec;             /* of a page there and back, a running mean; 0: not known */
+	double compute_usec;          /* of a page's rows, the engine's estimate; 0: not known */
+	uint64_t n_saved, n_restored; /* pages since the start */
 };
 
 /* The pool is not owned. NULL for want of memory. */
@@ -92,14 +106,15 @@ void prefix_root_put(struct prefix_cache *c, struct prefix_root *root); /* accep
 /* Where one sequence stands in its tree. */
 struct prefix_place {
 	struct prefix_root *root;
-	struct prefix_node *tip; /* its last whole page, held; NULL: none yet */
+	struct prefix_node *tip;    /* its last whole page, held; NULL: none yet */
+	struct prefix_node *wanted; /* what it had before it had to wait again, held; or NULL */
 };
 
 /* Shows in the slot's row the pages that are cached for tokens [n_tokens] behind the n_cached
- * positions that the slot has. The last token is left to be run. Returns the positions that the
- * slot has then. */
+ * positions that the slot has; with `restore`, those in the host's memory too. The last token is
+ * left to be run. Returns the positions that the slot has then. */
 uint32_t prefix_attach(struct prefix_cache *c, struct prefix_place *at, uint32_t slot,
-	const int32_t *tokens, uint32_t n_tokens, uint32_t n_cached);
+	const int32_t *tokens, uint32_t n_tokens, uint32_t n_cached, bool restore);
 
 /* Remembers the whole pages of the slot's n_cached computed positions. Where another sequence has
  * computed one meanwhile, the slot shows that one's page and gives its own back. */
@@ -108,6 +123,11 @@ void prefix_advance(struct prefix_cache *c, struct prefix_place *at, uint32_t sl
 
 /* Gives back all that the slot shows. The place's root stays. */
 void prefix_release(struct prefix_cache *c, struct prefix_place *at, uint32_t slot);
+
+/* Marks the pages that the slot, about to be released, will want again; the mark goes when the
+ * sequence has got them, or goes itself. */
+void prefix_want(struct prefix_cache *c, struct prefix_place *at);
+void prefix_unwant(struct prefix_cache *c, struct prefix_place *at); /* safe to call twice */
 
 /* Makes pages for positions 0 … n_positions - 1 of the slot, evicting where none is free; with
  * `any` also what others hold within their share. -ENOSPC: what the slot has it keeps; another

@@ -1,308 +1,25 @@
-/* Who runs: the queue, the slots, the pages.
+/* A step's plan: who takes part (share.c), and the pages for it.
  *
- * Uids take turns in the queue, interactive requests before batch ones. A sequence is admitted when
- * a slot is free and the pool has room for its prompt and a little of its reply: the rest comes
- * page by page. Where slots or pages are short, somebody gives way: who reads slowly, batch for
- * interactive, a uid over its share for one within, then who came last. It waits again; its whole
- * pages stay cached as long as there is room, so that it mostly goes on where it was. The strongest
- * never gives way and may, with nobody else running, take every page that no sequence shows: it
- * always gets on, so everybody does. */
+ * Where the pool has no page for a sequence's rows, the weakest of the running gives way: a slow
+ * reader, batch before interactive, a uid over its share of the pages before one within, then who
+ * came last. The strongest never gives way and may, with nobody else running, take every page that
+ * no sequence shows: it always gets on, so everybody does. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
 #include <errno.h>
-
-/* Tokens of the reply that admission wants room for. */
-#define AHEAD_TOKENS 64
-
-/* A reader that has been slow for so long must not keep pages from others. */
-#define PAUSED_USEC 10000000
-
-/* Who has waited so long at its turn is waited for. */
-#define HOLD_USEC 10000000
-
-static void insert(struct sequence **list, struct sequence *s)
-{
-	while (*list && !sequence_before(s, *list))
-		list = &(*list)->next;
-	s->next = *list;
-	*list = s;
-}
-
-static void unlink_sequence(struct sequence **list, struct sequence *s)
-{
-	while (*list != s)
-		list = &(*list)->next;
-	*list = s->next;
-}
-
-void engine_enqueue(struct engine *e, struct sequence *s)
-{
-	assert(s->slot == SLOT_NONE);
-	if (s->arrival == 0) {
-		struct flow *f = sequence_flow(s);
-		double now = e->turns[s->job->batch_priority];
-
-		/* start-time fair queueing (Goyal, Vin and Chen 1996), a request a unit */
-		s->arrival = ++e->arrivals;
-		f->weight = s->job->weight ? s->job->weight : 1;
-		s->turn = f->turn > now ? f->turn : now;
-		f->turn = s->turn + 1.0 / f->weight;
-	}
-	s->queued_usec = engine_now_usec();
-	insert(&e->queue, s);
-	e->n_queued++;
-	e->queue_moved = true;
-}
-
-static void take_slot(struct engine *e, struct sequence *s)
-{
-	s->slot = 0;
-	while (e->slot_used[s->slot])
-		s->slot++;
-	e->slot_used[s->slot] = true;
-}
-
-static void leave_slot(struct engine *e, struct sequence *s)
-{
-	prefix_release(e->cache, &s->place, s->slot);
-	e->slot_used[s->slot] = false;
-	s->slot = SLOT_NONE;
-	s->n_cached = 0;
-	s->n_rows = 0;
-}
-
-void engine_withdraw(struct engine *e, struct sequence *s)
-{
-	if (s->scoring) {
-		unlink_sequence(&e->scoring, s);
-		s->scoring = false;
-	} else if (s->slot != SLOT_NONE) {
-		leave_slot(e, s);
-		unlink_sequence(&e->running, s);
-		e->n_running--;
-		sequence_flow(s)->n_running--;
-	} else {
-		unlink_sequence(&e->queue, s);
-		e->n_queued--;
-	}
-	e->queue_moved = true;
-}
-
-/* Back to the queue: somebody before it lacks a page. */
-static void preempt(struct engine *e, struct sequence *s)
-{
-	engine_withdraw(e, s);
-	engine_enqueue(e, s);
-	e->stats.preempted++;
-}
-
-void engine_attach(struct engine *e, struct sequence *s)
-{
-	uint32_t n = s->n_tokens + (s->job->n_choices > 0); /* its last page need not run */
-
-	if (sequence_echoes(s)) /* the rows that are to be told must run */
-		n = s->n_echoed < n ? s->n_echoed : n;
-	if (n > s->n_cached)
-		s->n_cached = prefix_attach(
-			e->cache, &s->place, s->slot, s->tokens, n, s->n_cached);
-	if (s->n_cached > s->n_seen) {
-		s->n_reused += s->n_cached - s->n_seen;
-		s->n_seen = s->n_cached;
-	}
-}
-
-/* Pages that the sequence wants on top of those that it shows. */
-static uint32_t wanted(const struct engine *e, const struct sequence *s)
-{
-	const struct kv_pool *kv = e->kv;
-	uint64_t n = (uint64_t)s->job->n_prompt + s->job->generation.max_new_tokens;
-	uint32_t pages, shown = kv->slot_pages[s->slot] - kv->slot_first[s->slot];
-
-	if (n > (uint64_t)s->n_tokens + AHEAD_TOKENS)
-		n = (uint64_t)s->n_tokens + AHEAD_TOKENS;
-	if (n > e->options.context)
-		n = e->options.context;
-	pages = engine_pages_for(&e->weights->model->config, &e->options, n);
-	return pages > shown ? pages - shown : 0;
-}
-
-/* Is there room for the sequence, which has a slot, beside what the running ones still want? */
-static bool fits(const struct engine *e, const struct sequence *s)
-{
-	uint64_t pages = wanted(e, s);
-	bool alone = true;
-
-	for (const struct sequence *r = e->running; r; r = r->next) {
-		pages += wanted(e, r);
-		alone = alone && r->paused_usec;
-	}
-	return pages <= prefix_room(e->cache, s->place.root, alone);
-}
-
-/* Into a slot, if there is one and room; else everything is as before. */
-static bool try(struct engine *e, struct sequence *s)
-{
-	uint32_t seen = s->n_seen, reused = s->n_reused;
-
-	if (e->n_running == e->options.max_sequences)
-		return false;
-	take_slot(e, s);
-	engine_attach(e, s);
-	if (!fits(e, s)) {
-		leave_slot(e, s);
-		s->n_seen = seen;
-		s->n_reused = reused;
-		return false;
-	}
-	unlink_sequence(&e->queue, s);
-	e->n_queued--;
-	e->queue_moved = true;
-	insert(&e->running, s);
-	e->n_running++;
-	sequence_flow(s)->n_running++;
-	if (s->turn > e->turns[s->job->batch_priority])
-		e->turns[s->job->batch_priority] = s->turn;
-	if (s->started_usec == 0)
-		s->started_usec = engine_now_usec();
-	return true;
-}
-
-static uint32_t n_running(const struct tenant *t)
-{
-	return t->flows[0].n_running + t->flows[1].n_running;
-}
-
-/* Has the sequence's uid more slots, or pages, than its share? */
-static bool over(const struct engine *e, const struct sequence *s, bool slots)
-{
-	uint32_t n = 0;
-
-	if (s->held)
-		return false;
-	if (!slots)
-		return sequence_tenant(s)->pages > prefix_share(e->cache);
-	for (const struct tenant *t = e->cache->tenants; t; t = t->next)
-		n += !t->shared;
-	return n_running(sequence_tenant(s)) > e->options.max_sequences / n;
-}
-
-/* Would the sequence's uid be within its share with it? */
-static bool under(const struct engine *e, const struct sequence *s, bool slots)
-{
-	const struct tenant *t = sequence_tenant(s);
-	uint32_t n = 0, pages;
-
-	if (!slots) {
-		pages = engine_pages_for(&e->weights->model->config, &e->options,
-			(uint64_t)s->n_tokens + AHEAD_TOKENS);
-		return t->pages - t->n_idle + pages <= prefix_share(e->cache);
-	}
-	for (const struct tenant *o = e->cache->tenants; o; o = o->next)
-		n += !o->shared;
-	return n_running(t) + 1 <= e->options.max_sequences / n;
-}
-
-static bool paused_long(const struct sequence *s)
-{
-	return s->paused_usec && engine_now_usec() - s->paused_usec > PAUSED_USEC;
-}
-
-/* Who of the running makes room for one that waits: a slow reader, batch for interactive, a uid
- * over its share for one within. NULL: nobody. */
-static struct sequence *who_yields(const struct engine *e, const struct sequence *s, bool slots)
-{
-	struct sequence *last = NULL;
-	bool within = under(e, s, slots);
-
-	for (struct sequence *o = e->running; o; o = o->next) {
-		bool batch = o->job->batch_priority;
-
-		if (paused_long(o))
-			return o;
-		if (batch && !s->job->batch_priority)
-			last = o;
-		else if (batch == s->job->batch_priority && within &&
-			 sequence_tenant(o) != sequence_tenant(s) && over(e, o, slots))
-			last = o;
-	}
-	return last;
-}
-
-/* By rank, but nobody waits for another uid's lack of pages; who has waited long is waited for. */
-static void admit(struct engine *e)
-{
-	uint32_t most = e->options.max_per_uid;
-	struct sequence *s, *next;
-
-	for (struct tenant *t = e->cache->tenants; t; t = t->next)
-		t->passed_over = most > 0 && n_running(t) >= most;
-	for (s = e->queue; s; s = next) {
-		struct tenant *t = sequence_tenant(s);
-		bool in = !t->passed_over && try(e, s);
-
-		while (!in && !t->passed_over) {
-			bool slots = e->n_running == e->options.max_sequences;
-			struct sequence *v = who_yields(e, s, slots);
-
-			if (!v)
-				break;
-			preempt(e, v);
-			in = try(e, s);
-		}
-		next = e->queue;
-		while (next && !sequence_before(s, next))
-			next = next->next;
-		if (in) {
-			t->passed_over = most > 0 && n_running(t) >= most;
-			continue;
-		}
-		if (!t->passed_over && engine_now_usec() - s->queued_usec > HOLD_USEC) {
-			s->held = true;
-			break;
-		}
-		t->passed_over = true;
-	}
-}
-
-/* Tells whoever waits for the first time its place, when places have changed. */
-static void tell_places(struct engine *e)
-{
-	uint32_t position = 0;
-
-	if (!e->queue_moved)
-		return;
-	e->queue_moved = false;
-	for (struct sequence *s = e->queue; s; s = s->next, position++) {
-		struct event *event;
-
-		if (s->told_position == position || s->started_usec != 0)
-			continue;
-		event = event_new(EVENT_QUEUED, s->job->id);
-		if (!event)
-			return; /* a courtesy, not a promise */
-		event->position = s->told_position = position;
-		engine_emit(e, event);
-	}
-}
-
-void engine_admit(struct engine *e)
-{
-	admit(e);
-	tell_places(e);
-}
 
 /* Does o give way to s where pages are short? */
 static bool weaker(const struct engine *e, const struct sequence *o, const struct sequence *s)
 {
 	bool over_o, over_s;
 
-	if (paused_long(o) != paused_long(s))
-		return paused_long(o);
+	if (engine_paused_long(o) != engine_paused_long(s))
+		return engine_paused_long(o);
 	if (o->job->batch_priority != s->job->batch_priority)
 		return o->job->batch_priority;
-	over_o = over(e, o, false);
-	over_s = over(e, s, false);
+	over_o = engine_over(e, o, false);
+	over_s = engine_over(e, s, false);
 	return over_o != over_s ? over_o : sequence_before(s, o);
 }
 
@@ -345,16 +62,47 @@ static int secure(struct engine *e, struct sequence *s)
 			assert(r != -ENOSPC); /* the pool holds a context */
 			return r;
 		}
-		preempt(e, v ? v : s);
+		engine_preempt(e, v ? v : s);
 		if (!v)
 			return 0;
 	}
 }
 
-int engine_plan(struct engine *e)
+/* What a page of a prompt costs in a full chunk; 0: not known. */
+static double page_usec(const struct engine *e)
+{
+	uint32_t n = e->options.prefill_tokens + 1;
+
+	if (e->cost.points[0].rows == 0)
+		return 0;
+	return (cost_of(&e->cost, n) - cost_of(&e->cost, 1)) * KV_PAGE_TOKENS / (n - 1);
+}
+
+/* Divides the step's cost: a flow is charged as its rows alone would cost, each of its sequences by
+ * its rows. Returns all rows. */
+static uint32_t charge(struct engine *e)
 {
 	uint32_t n_rows = 0;
 
+	for (struct tenant *t = e->cache->tenants; t; t = t->next)
+		t->flows[0].n_rows = t->flows[1].n_rows = 0;
+	e->batch_only = true;
+	for (const struct sequence *s = e->running; s; s = s->next) {
+		sequence_flow(s)->n_rows += s->n_rows;
+		n_rows += s->n_rows;
+		if (s->n_rows > 0 && !s->job->batch_priority)
+			e->batch_only = false;
+	}
+	for (struct sequence *s = e->running; s; s = s->next)
+		if (s->n_rows > 0)
+			s->cost = cost_of(&e->cost, sequence_flow(s)->n_rows) * s->n_rows /
+				  sequence_flow(s)->n_rows;
+	return n_rows;
+}
+
+int engine_plan(struct engine *e)
+{
+	e->cache->compute_usec = page_usec(e);
 	engine_share(e);
 	for (struct sequence *s = e->running; s;) {
 		int r;
@@ -369,7 +117,5 @@ int engine_plan(struct engine *e)
 			return r;
 		s = e->running; /* it may have gone, and others */
 	}
-	for (const struct sequence *s = e->running; s; s = s->next)
-		n_rows += s->n_rows;
-	return (int)n_rows;
+	return (int)charge(e);
 }

@@ -109,7 +109,7 @@ bool engine_score(struct engine *e)
 		next = s->next;
 		if (s->job->n_choices == 0 || s->paused_usec)
 			continue;
-		engine_attach(e, s);
+		engine_attach(e, s, true);
 		if (sequence_pending(s) == 0) {
 			begin(e, s);
 			any = true;

@@ -42,7 +42,7 @@ struct sequence {
 
 	/* This step's part in the batch. */
 	uint32_t n_rows;      /* rows of this step */
-	double cost;          /* what they add to the step, as it was planned */
+	double cost;          /* its part of the cost of the step, in any unit */
 	uint64_t served;      /* the last step that had rows of it */
 	uint64_t secured;     /* the last step that it had the pages for */
 	uint32_t first_logit; /* index of its first logit row */

@@ -18,6 +18,10 @@
 /* An interactive flow counts so many times a batch one. */
 #define INTERACTIVE_WEIGHT 3
 
+/* While an interactive prompt is all that the base has, batch flows take part only every so many
+ * steps: somebody waits for a first token. */
+#define PATIENCE_STEPS 8
+
 /* Prompt rows of a step at least, where the base has a prompt. */
 #define CHUNK_MIN 4
 
@@ -50,7 +54,7 @@ static void count(struct engine *e)
 		if (s->paused_usec)
 			continue;
 		if (sequence_in_prefill(s)) {
-			engine_attach(e, s);
+			engine_attach(e, s, true);
 			sequence_flow(s)->n_prefill++;
 		} else {
 			sequence_flow(s)->n_decode++;
@@ -86,7 +90,7 @@ static void take(struct share *at, struct sequence *s, uint32_t n)
 {
 	s->n_rows = n;
 	s->cost = cost_of(&at->e->cost, at->n_rows + n) - cost_of(&at->e->cost, at->n_rows);
-	s->served = at->e->steps;
+	s->served = sequence_flow(s)->served = at->e->steps;
 	at->n_rows += n;
 }
 
@@ -220,6 +224,9 @@ void engine_share(struct engine *e)
 
 			if (!wants(f))
 				f->owed = 0;
+			else if (k == 1 && !batch && base->n_decode == 0 &&
+				 e->steps - f->served < PATIENCE_STEPS)
+				continue;
 			else if (f != base)
 				take_owed(&at, f, cost * weight_of(f, k) / weight);
 		}

@@ -231,7 +231,7 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 		next = s->next;
 		if (n == 0)
 			continue;
-		/* what it added to the step, as far as that is known */
+		/* its part of the cost, as far as that is known */
 		s->device_usec += cost > 0 ? (uint64_t)((double)step_usec * s->cost / cost)
 					   : step_usec * n / n_rows;
 		if (tell_echo(e, s) < 0) {

@@ -125,6 +125,12 @@ struct backend_ops {
 	 * elements. */
 	int (*kv_read)(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page, void *host);
 
+	/* One page of all layers as it lies in the backend's memory, to host memory of that many
+	 * bytes and back to any page of the same KV: what is restored is what was saved. */
+	size_t (*kv_page_bytes)(const struct kv *kv);
+	int (*kv_save)(struct backend *b, struct kv *kv, uint32_t page, void *host);
+	int (*kv_restore)(struct backend *b, struct kv *kv, uint32_t page, const void *host);
+
 	/* Announces the rows that the operations until the next call are about. The arrays stay
 	 * valid and unchanged until then. */
 	int (*batch_begin)(struct backend *b, const struct batch *batch);

@@ -112,6 +112,26 @@ int reference_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t
 	return 0;
 }
 
+size_t reference_kv_page_bytes(const struct kv *kv)
+{
+	return kv->shape.n_layers * kv->page_bytes;
+}
+
+int reference_kv_save(struct backend *b, struct kv *kv, uint32_t page, void *host)
+{
+	for (uint32_t l = 0; l < kv->shape.n_layers; l++)
+		memcpy((uint8_t *)host + l * kv->page_bytes, kv_page(kv, l, page), kv->page_bytes);
+	return 0;
+}
+
+int reference_kv_restore(struct backend *b, struct kv *kv, uint32_t page, const void *host)
+{
+	for (uint32_t l = 0; l < kv->shape.n_layers; l++)
+		memcpy(kv_page(kv, l, page), (const uint8_t *)host + l * kv->page_bytes,
+			kv->page_bytes);
+	return 0;
+}
+
 static void kv_store(const struct kv *kv, const float *x, uint8_t *row)
 {
 	quantize_row(kv->shape.dtype, x, NULL, row, kv->shape.head_dim);

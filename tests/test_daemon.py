@@ -293,8 +293,8 @@ def test_cancel_as_a_notification_acts_and_is_not_answered(client):
 
 
 def test_cancel_ends_a_prefill(daemon, client):
-    """A prompt of the whole context, cancelled as soon as it is seen to run."""
-    number = client.send("complete", prompt=[5] * 2000, max_new_tokens=1, tag="p")
+    """A prompt of the whole context that no other test sends, cancelled as soon as it runs."""
+    number = client.send("complete", prompt=[731] * 2000, max_new_tokens=1, tag="p")
     with daemon.connect() as other:
         end = time.monotonic() + 10
         while other.call("cancel", tag="p")["cancelled"] == 0:

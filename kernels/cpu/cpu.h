@@ -95,6 +95,9 @@ int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret)
 void cpu_kv_free(struct backend *b, struct kv *kv);
 int cpu_kv_zero(struct backend *b, struct kv *kv, uint32_t page);
 int cpu_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page, void *host);
+size_t cpu_kv_page_bytes(const struct kv *kv);
+int cpu_kv_save(struct backend *b, struct kv *kv, uint32_t page, void *host);
+int cpu_kv_restore(struct backend *b, struct kv *kv, uint32_t page, const void *host);
 int cpu_rope_kv(struct backend *b, const struct batch *batch, const struct attention_shape *shape,
 	const struct weight *rope, float *q, const float *k, const float *v, struct kv *kv,
 	uint32_t layer);

@@ -115,6 +115,36 @@ int cpu_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page,
 	return 0;
 }
 
+static size_t layer_bytes(const struct kv *kv)
+{
+	return kv->shape.n_kv_heads * kv->head_bytes;
+}
+
+size_t cpu_kv_page_bytes(const struct kv *kv)
+{
+	return kv->shape.n_layers * layer_bytes(kv);
+}
+
+int cpu_kv_save(struct backend *b, struct kv *kv, uint32_t page, void *host)
+{
+	(void)b;
+	assert(page < kv->shape.n_pages);
+	for (uint32_t layer = 0; layer < kv->shape.n_layers; layer++)
+		memcpy((uint8_t *)host + layer * layer_bytes(kv), kv_head(kv, layer, page, 0),
+			layer_bytes(kv));
+	return 0;
+}
+
+int cpu_kv_restore(struct backend *b, struct kv *kv, uint32_t page, const void *host)
+{
+	(void)b;
+	assert(page < kv->shape.n_pages);
+	for (uint32_t layer = 0; layer < kv->shape.n_layers; layer++)
+		memcpy(kv_head(kv, layer, page, 0), (const uint8_t *)host + layer * layer_bytes(kv),
+			layer_bytes(kv));
+	return 0;
+}
+
 struct rope_run {
 	struct cpu *cpu;
 	const struct batch *batch;

@@ -115,6 +115,38 @@ int cuda_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page
 	return r;
 }
 
+size_t cuda_kv_page_bytes(const struct kv *kv)
+{
+	return kv->shape.n_layers * kv->page_bytes;
+}
+
+int cuda_kv_save(struct backend *b, struct kv *kv, uint32_t page, void *host)
+{
+	struct cuda *c = cuda_of(b);
+	int r = cuda_flush(c);
+
+	for (uint32_t l = 0; l < kv->shape.n_layers && r == 0; l++)
+		r = cuda_check(c,
+			cudaMemcpyAsync((uint8_t *)host + l * kv->page_bytes, page_of(kv, l, page),
+				kv->page_bytes, cudaMemcpyDeviceToHost, c->stream),
+			"saving a page");
+	return r == 0 ? cuda_finish(c) : r;
+}
+
+int cuda_kv_restore(struct backend *b, struct kv *kv, uint32_t page, const void *host)
+{
+	struct cuda *c = cuda_of(b);
+	int r = cuda_flush(c);
+
+	for (uint32_t l = 0; l < kv->shape.n_layers && r == 0; l++)
+		r = cuda_check(c,
+			cudaMemcpyAsync(page_of(kv, l, page),
+				(const uint8_t *)host + l * kv->page_bytes, kv->page_bytes,
+				cudaMemcpyHostToDevice, c->stream),
+			"restoring a page");
+	return r == 0 ? cuda_finish(c) : r; /* the host's bytes may go */
+}
+
 struct rope_kv rope_kv_of(const struct cuda *c, const struct attention_shape *shape,
 	const struct weight *rope, float *q, const float *k, const float *v, const struct kv *kv,
 	uint32_t layer)

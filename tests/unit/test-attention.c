@@ -471,6 +471,39 @@ static void kv_zero_clears_one_page_of_all_layers(void **state)
 	backend_free(b);
 }
 
+static void a_page_comes_back_as_it_was_saved(void **state)
+{
+	const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
+	struct backend *b = make_backend(*state, 2);
+
+	for (size_t i = 0; i < sizeof(dtypes) / sizeof(*dtypes); i++) {
+		uint8_t wanted[2 * 2 * KV_PAGE_TOKENS * 32 * 4], got[sizeof(wanted)];
+		struct sequences s;
+		uint8_t *saved;
+
+		memset(wanted, 0, sizeof(wanted));
+		memset(got, 0, sizeof(got));
+		sequences_new(&s, b, 2, 2, 32, dtypes[i]);
+		write_all(&s);
+		saved = malloc(b->ops->kv_page_bytes(s.kv));
+		assert_non_null(saved);
+		assert_int_equal(b->ops->kv_read(b, s.kv, LAYER, s.table[1], wanted), 0);
+		assert_int_equal(b->ops->kv_save(b, s.kv, s.table[1], saved), 0);
+		assert_int_equal(b->ops->kv_zero(b, s.kv, s.table[1]), 0);
+		assert_int_equal(b->ops->kv_restore(b, s.kv, s.table[2], saved), 0);
+		assert_int_equal(b->ops->kv_restore(b, s.kv, s.table[1], saved), 0);
+		free(saved);
+		for (uint32_t entry = 1; entry < 3; entry++) {
+			assert_int_equal(b->ops->kv_read(b, s.kv, LAYER, s.table[entry], got), 0);
+			assert_memory_equal(got, wanted, sizeof(got));
+		}
+		assert_int_equal(b->ops->kv_read(b, s.kv, LAYER, s.table[0], got), 0);
+		assert_memory_not_equal(got, wanted, sizeof(got));
+		sequences_free(&s);
+	}
+	backend_free(b);
+}
+
 struct qkv_case {
 	uint32_t n_rows, n_heads, n_kv_heads, head_dim, rope_dim;
 	enum rope_layout layout;
@@ -608,6 +641,7 @@ int main(void)
 		{"rope rotates and writes to the row's page",
 			rope_rotates_and_writes_to_the_row_s_page},
 		{"kv_zero clears one page of all layers", kv_zero_clears_one_page_of_all_layers},
+		{"a page comes back as it was saved", a_page_comes_back_as_it_was_saved},
 		{"fused qkv equals its parts", fused_qkv_equals_its_parts},
 	};
 

@@ -47,8 +47,8 @@ static struct fixture *fixture_of(struct chance *c)
 	return fixture_new_on(b, window, type);
 }
 
-static struct engine *engine_of(
-	struct fixture *f, struct listener *l, uint32_t sequences, uint32_t chunk, uint32_t pages)
+static struct engine *engine_of(struct fixture *f, struct listener *l, uint32_t sequences,
+	uint32_t chunk, uint32_t pages, uint32_t swap_pages)
 {
 	struct engine_sink sink = {hear, l};
 	struct engine_options o;
@@ -59,6 +59,7 @@ static struct engine *engine_of(
 	o.max_sequences = sequences;
 	o.prefill_tokens = chunk;
 	o.kv_bytes = pages * kv_page_bytes(&f->model.config, o.kv_dtype);
+	o.swap_bytes = swap_pages * kv_page_bytes(&f->model.config, o.kv_dtype) * 2;
 	assert_int_equal(engine_new(&f->weights, &o, &sink, &e, error, sizeof(error)), 0);
 	return e;
 }
@@ -100,7 +101,7 @@ static struct job *job_of(uint64_t seed, uint64_t id)
 static void run_alone(struct fixture *f, uint64_t seed, struct listener *wanted)
 {
 	for (uint64_t id = 0; id < JOBS_MAX; id++) {
-		struct engine *e = engine_of(f, wanted, 1, 256, 40);
+		struct engine *e = engine_of(f, wanted, 1, 256, 40, 0);
 
 		engine_submit(e, job_of(seed, id));
 		run(e);
@@ -136,7 +137,8 @@ static void one_round(uint64_t seed, struct engine_stats *ret_stats)
 	memset(&heard, 0, sizeof(heard));
 	run_alone(f, seed, &wanted);
 	/* 32 pages hold the longest job alone */
-	e = engine_of(f, &heard, 2 + below(&c, 15), 1 + below(&c, 64), 32 + below(&c, 60));
+	e = engine_of(f, &heard, 2 + below(&c, 15), 1 + below(&c, 64), 32 + below(&c, 60),
+		below(&c, 2) ? below(&c, 200) : 0);
 	if (below(&c, 2)) {
 		struct job *document = job_of(seed, 0);
 
@@ -165,6 +167,7 @@ static void one_round(uint64_t seed, struct engine_stats *ret_stats)
 	for (uint64_t id = 0; id < JOBS_MAX; id++)
 		same(&heard.heard[id], &wanted.heard[id]);
 	engine_stats(e, ret_stats);
+	assert_int_equal(ret_stats->swap_bytes, 0);
 	assert_int_equal(ret_stats->pages_used, ret_stats->shared_tokens / KV_PAGE_TOKENS);
 	engine_drop_cache(e, 0, true);
 	assert_int_equal(e->cache->n_nodes, ret_stats->shared_tokens / KV_PAGE_TOKENS);
@@ -183,7 +186,7 @@ static void replies_are_the_same_under_any_load(void **state)
 {
 	uint64_t seed = number("ZEPH_SEED", number("ZEPH_SHIM_SEED", 1));
 	uint64_t rounds = number("ZEPH_ROUNDS", ROUNDS);
-	uint64_t preempted = 0, cached = 0;
+	uint64_t preempted = 0, cached = 0, swapped = 0;
 
 	for (uint64_t i = 0; i < rounds; i++) {
 		struct engine_stats stats;
@@ -191,12 +194,14 @@ static void replies_are_the_same_under_any_load(void **state)
 		one_round(seed + i, &stats);
 		preempted += stats.preempted;
 		cached += stats.cached_tokens;
+		swapped += stats.pages_swapped;
 	}
-	print_message("%llu rounds: %llu preempted, %llu tokens from the cache\n",
+	print_message("%llu rounds: %llu preempted, %llu tokens from the cache, %llu pages "
+		      "swapped\n",
 		(unsigned long long)rounds, (unsigned long long)preempted,
-		(unsigned long long)cached);
+		(unsigned long long)cached, (unsigned long long)swapped);
 	/* the rounds have met what they are about */
-	assert_true(cached > 0 && (rounds < 4 || preempted > 0));
+	assert_true(cached > 0 && (rounds < 4 || (preempted > 0 && swapped > 0)));
 }
 
 int main(void)

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""How requests get on beside others, on a running model of one's own:
+
+    load.py crowd    one uid's 32 batch requests beside another's single stream
+    load.py prompt   a prompt of 4,000 tokens among four streams
+
+Runs are interleaved and ratios are printed, so that a busy machine distorts all alike. Root starts
+the second uid's client in a child; others see one uid's two flows instead."""
+
+import argparse
+import os
+import pathlib
+import statistics
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import zephd  # noqa: E402
+
+
+def stream(daemon, prompt, tokens, times, **options):
+    """Runs one request and notes when each notification of tokens came."""
+    with daemon.connect(600) as c:
+        number = c.send("complete", prompt=prompt, max_new_tokens=tokens, stream=True,
+                        temperature=0, logit_bias=[[2, -100], [0, -100]], **options)
+        while True:
+            message = c.receive()
+            if message[0] == 2 and message[1] == "token":
+                times.append(time.monotonic())
+            elif message[0] == 1 and message[1] == number:
+                return message[3]
+
+
+def other_uid(function, uid=65533):
+    """In a child of another uid, if we may; returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        if os.geteuid() == 0:
+            os.setresuid(uid, uid, uid)
+        function()
+    finally:
+        os._exit(0)
+
+
+def ids(seed, n):
+    return [(seed * 7919 + i * 31) % 40000 + 1000 for i in range(n)]
+
+
+def single(daemon, seed, tokens):
+    """First token in seconds, tokens per second after it."""
+    times = []
+    begin = time.monotonic()
+    stream(daemon, ids(seed, 60), tokens, times)
+    return times[0] - begin, (len(times) - 1) / (times[-1] - times[0])
+
+
+def crowd(daemon, rounds, tokens):
+    figures = {"alone": [], "one": [], "crowd": []}
+    for r in range(rounds):
+        for name, n in (("alone", 0), ("one", 1), ("crowd", 32)):
+            def batch():
+                threads = [threading.Thread(target=stream, daemon=True, args=(
+                    daemon, ids(1000 * r + i, 60), 2000, []),
+                    kwargs={"priority": "batch"} if n > 1 else {}) for i in range(n)]
+                for t in threads:
+                    t.start()
+                time.sleep(600)
+            child = other_uid(batch) if n else None
+            time.sleep(3 if n else 0)
+            figures[name].append(single(daemon, 100000 + 10 * r + n, tokens))
+            if child:
+                os.kill(child, 9)
+                os.waitpid(child, 0)
+                time.sleep(0.5)
+    median = {k: [statistics.median(f[i] for f in v) for i in (0, 1)] for k, v in figures.items()}
+    for name, (first, rate) in median.items():
+        print(f"{name:6} first token {first * 1e3:7.1f} ms, {rate:6.1f} tokens/s")
+    print(f"beside 32 batch requests, against one competitor: first token "
+          f"{median['crowd'][0] / median['one'][0]:.2f}x, rate "
+          f"{median['crowd'][1] / median['one'][1]:.2f}x")
+
+
+def prompt(daemon, rounds, tokens):
+    for r in range(rounds):
+        begin = time.monotonic()
+        stream(daemon, ids(7000 + r, 4000), 1, [])
+        alone = time.monotonic() - begin
+        times = [[] for _ in range(4)]
+        threads = [threading.Thread(target=stream, daemon=True,
+                                    args=(daemon, ids(8000 + 4 * r + i, 30), 1200, times[i]))
+                   for i in range(4)]
+        for t in threads:
+            t.start()
+        time.sleep(4)
+        at = time.monotonic()
+        stream(daemon, ids(9000 + r, 4000), 1, [])
+        took = time.monotonic() - at
+        end = time.monotonic()
+        gaps = [[b - a for a, b in zip(t, t[1:]) if lo <= b <= hi] for t in times
+                for lo, hi in [(at - 2, at)]]
+        before = statistics.median(g for gs in gaps for g in gs)
+        during = sorted(b - a for t in times for a, b in zip(t, t[1:]) if at < b <= end)
+        print(f"prompt alone {alone:.2f} s, among four {took:.2f} s ({took / alone:.2f}x); gaps: "
+              f"median {before * 1e3:.1f} ms before, then median "
+              f"{statistics.median(during) / before:.2f}x, 99% "
+              f"{during[int(len(during) * 0.99)] / before:.2f}x, worst "
+              f"{during[-1] / before:.2f}x")
+        for t in threads:
+            t.join()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["crowd", "prompt"])
+    parser.add_argument("--build", default="build", type=pathlib.Path)
+    parser.add_argument("--model", default=pathlib.Path(
+        "~/.cache/zeph/models/SmolLM2-135M-Instruct.Q4_1.gguf").expanduser(), type=pathlib.Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=100)
+    a = parser.parse_args()
+    config = 'socket: { mode = "0666"; }; limits: { connections_per_uid = 256; };'
+    with zephd.Zephd(a.build, a.model, "--context", "8192", config=config) as d:
+        os.chmod(d.directory, 0o755)
+        {"crowd": crowd, "prompt": prompt}[a.what](d, a.rounds, a.tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+/* Who gets how much of a step, on a device of known speed: what a step of so many rows costs is
+ * told to the engine instead of measured, and the tests count that time. */
+#include "tests/unit/engine-fixture.h"
+
+/* Microseconds of a step of n rows: the processor's are like FIXED + n, a card's like FIXED. */
+struct speed {
+	uint32_t fixed, row;
+};
+static const struct speed processor = {1000, 360}, card = {2000, 10};
+
+static struct speed speed;
+static uint64_t clock_usec; /* of the formula */
+static uint32_t step_rows;
+static const struct backend_ops *real;
+
+static int slow_begin(struct backend *b, const struct batch *batch)
+{
+	step_rows = batch->n_rows;
+	return real->batch_begin(b, batch);
+}
+
+static int slow_sync(struct backend *b)
+{
+	clock_usec += speed.fixed + (uint64_t)speed.row * step_rows;
+	return real->sync(b);
+}
+
+/* What one job saw, in the formula's time. */
+struct seen {
+	uint64_t tokens[CONTEXT]; /* when each came */
+	uint32_t n, prefilled;    /* tokens; prompt rows in the step before last */
+	bool done;
+	uint64_t device_usec;
+};
+static struct seen seen[JOBS_MAX];
+
+static void see(void *userdata, struct event *e)
+{
+	struct seen *s = &seen[e->job];
+
+	if (e->kind == EVENT_TOKENS)
+		for (uint32_t i = 0; i < e->n_tokens; i++)
+			s->tokens[s->n++] = clock_usec;
+	if (e->kind == EVENT_PREFILL)
+		s->prefilled = e->done;
+	s->done |= e->kind == EVENT_DONE;
+	s->device_usec += e->device_usec;
+	event_free(e);
+}
+
+struct machine {
+	struct fixture *f;
+	struct backend_ops slow;
+	struct engine *e;
+};
+
+static void machine_new(struct machine *m, struct speed s, uint32_t chunk)
+{
+	struct engine_sink sink = {see, NULL};
+	struct engine_options o;
+	char error[256];
+
+	memset(seen, 0, sizeof(seen));
+	clock_usec = 0;
+	speed = s;
+	m->f = fixture_new(0);
+	real = m->f->backend->ops;
+	m->slow = *real;
+	m->slow.batch_begin = slow_begin;
+	m->slow.sync = slow_sync;
+	m->f->backend->ops = &m->slow;
+	engine_options_default(&o);
+	o.kv_dtype = DTYPE_F32;
+	o.prefill_tokens = chunk;
+	assert_int_equal(engine_new(&m->f->weights, &o, &sink, &m->e, error, sizeof(error)), 0);
+}
+
+static void machine_free(struct machine *m)
+{
+	engine_free(m->e);
+	m->f->backend->ops = real;
+	fixture_free(m->f);
+}
+
+static void submit(
+	struct machine *m, uint64_t id, uint32_t uid, bool batch, uint32_t n, uint32_t max_new)
+{
+	struct job *job = job_for(id, n, max_new);
+
+	job->uid = uid;
+	job->batch_priority = batch;
+	job->generation.logprobs = false;
+	engine_submit(m->e, job);
+}
+
+/* One step by an engine that knows the device. */
+static void step(struct machine *m)
+{
+	for (uint32_t k = 0; k < COST_POINTS; k++)
+		m->e->cost.points[k] = (struct cost_point){
+			1u << k, speed.fixed + (double)speed.row * (1u << k)};
+	assert_int_equal(engine_step(m->e), 1);
+}
+
+static void until(struct machine *m, uint64_t id, uint32_t tokens)
+{
+	while (seen[id].n < tokens && !seen[id].done)
+		step(m);
+}
+
+struct figures {
+	double first_usec, token_usec;
+};
+
+/* A stream of uid 2 that comes when uid 1's requests are well under way. */
+static struct figures stream_beside(struct speed s, uint32_t n_others, bool batch)
+{
+	struct machine m;
+	struct figures f;
+	uint64_t began;
+
+	machine_new(&m, s, 64);
+	for (uint64_t i = 0; i < n_others; i++)
+		submit(&m, i, 1, batch, 20, 400);
+	for (uint32_t i = 0; n_others > 0 && i < 60; i++)
+		step(&m);
+	began = clock_usec;
+	submit(&m, 60, 2, false, 40, 80);
+	until(&m, 60, 60);
+	f.first_usec = (double)(seen[60].tokens[0] - began);
+	f.token_usec = (double)(seen[60].tokens[59] - seen[60].tokens[0]) / 59;
+	/* nobody starves */
+	for (uint64_t i = 0; i < (n_others < 16 ? n_others : 15); i++)
+		assert_true(seen[i].n > 1);
+	machine_free(&m);
+	return f;
+}
+
+static void a_stream_beside_a_crowd_of_batch_requests(void **state)
+{
+	static const struct speed speeds[] = {processor, card};
+
+	for (uint32_t i = 0; i < 2; i++) {
+		struct figures one = stream_beside(speeds[i], 1, false);
+		struct figures crowd = stream_beside(speeds[i], 32, true);
+
+		print_message("%s: first token %.2fx, rate %.2fx\n", i ? "card" : "processor",
+			crowd.first_usec / one.first_usec, one.token_usec / crowd.token_usec);
+		assert_true(crowd.first_usec <= 2 * one.first_usec);
+		assert_true(one.token_usec / crowd.token_usec >= 0.6);
+	}
+}
+
+static void a_stream_beside_a_crowd_of_streams_gets_half(void **state)
+{
+	struct figures alone = stream_beside(processor, 0, false);
+	struct figures crowd = stream_beside(processor, 16, false);
+
+	print_message("rate %.2fx\n", alone.token_usec / crowd.token_usec);
+	assert_true(alone.token_usec / crowd.token_usec >= 0.45);
+}
+
+static int by_size(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static void a_long_prompt_lets_streams_go_on(void **state)
+{
+	enum { LONG = 480 };
+	struct machine m;
+	uint64_t began, alone, among, gaps[4 * CONTEXT];
+	uint32_t n_gaps = 0, before[4];
+
+	machine_new(&m, processor, 128);
+	submit(&m, 50, 1, false, LONG, 1);
+	until(&m, 50, 1);
+	alone = clock_usec;
+	for (uint64_t i = 0; i < 4; i++)
+		submit(&m, i, 1, false, 10, 480);
+	for (uint64_t i = 0; i < 4; i++)
+		until(&m, i, 50);
+	for (uint64_t i = 0; i < 4; i++) {
+		before[i] = seen[i].n;
+		for (uint32_t k = 20; k < before[i]; k++)
+			gaps[n_gaps++] = seen[i].tokens[k] - seen[i].tokens[k - 1];
+	}
+	qsort(gaps, n_gaps, sizeof(*gaps), by_size);
+
+	began = clock_usec;
+	submit(&m, 51, 1, false, LONG, 1);
+	while (!seen[51].done) {
+		uint32_t prefilled = seen[51].prefilled, had[4];
+
+		for (uint64_t i = 0; i < 4; i++)
+			had[i] = seen[i].n;
+		step(&m);
+		/* every stream goes on in every step, and no step has more of the prompt */
+		assert_true(seen[51].prefilled - prefilled <= 128);
+		for (uint64_t i = 0; i < 4; i++)
+			assert_int_equal(seen[i].n, had[i] + 1);
+	}
+	among = clock_usec - began;
+	for (uint64_t i = 0; i < 4; i++)
+		for (uint32_t k = before[i]; k < seen[i].n; k++)
+			assert_true(
+				seen[i].tokens[k] - seen[i].tokens[k - 1] <= 3 * gaps[n_gaps / 2]);
+	print_message("the prompt takes %.2fx its time alone\n", (double)among / (double)alone);
+	assert_true(among <= alone * 2.5);
+	machine_free(&m);
+}
+
+static void weight_and_priority_count(void **state)
+{
+	struct machine m;
+	double first, second;
+
+	machine_new(&m, processor, 64);
+	for (uint64_t i = 0; i < 16; i++) { /* uid 2 counts for three */
+		struct job *job = job_for(i, 10, 400);
+
+		job->uid = 1 + i % 2;
+		job->weight = i % 2 ? 3 : 1;
+		job->batch_priority = true;
+		job->generation.logprobs = false;
+		engine_submit(m.e, job);
+	}
+	submit(&m, 20, 3, false, 10, 200); /* the base: what is left is divided */
+	until(&m, 20, 150);
+	first = second = 0;
+	for (uint64_t i = 0; i < 16; i++)
+		*(i % 2 ? &second : &first) += seen[i].n;
+	print_message("the weighty one gets %.2fx\n", second / first);
+	assert_true(second / first > 2 && second / first < 4);
+	machine_free(&m);
+}
+
+static void batch_has_a_third_of_what_a_stream_has(void **state)
+{
+	struct machine m;
+	uint64_t began;
+	uint32_t had = 0, has = 0;
+	double share;
+
+	machine_new(&m, processor, 64);
+	for (uint64_t i = 0; i < 8; i++)
+		submit(&m, i, 1, true, 20, 300);
+	submit(&m, 20, 2, false, 20, 200);
+	until(&m, 20, 50);
+	for (uint64_t i = 0; i < 8; i++)
+		had += seen[i].n;
+	began = clock_usec;
+	until(&m, 20, 150);
+	for (uint64_t i = 0; i < 8; i++)
+		has += seen[i].n;
+	share = (double)(has - had) * processor.row / (double)(clock_usec - began);
+	print_message("batch %.3f of the time\n", share);
+	assert_true(share > 0.2 && share < 0.27); /* 1 : 3 */
+	machine_free(&m);
+}
+
+static void time_is_charged_to_who_took_it(void **state)
+{
+	struct machine m;
+	double a, b;
+
+	machine_new(&m, processor, 64);
+	submit(&m, 0, 1, false, 20, 200);
+	submit(&m, 1, 2, false, 20, 200);
+	for (uint64_t i = 2; i < 5; i++)
+		submit(&m, i, 3, false, 20, 200);
+	for (uint64_t i = 0; i < 5; i++)
+		until(&m, i, 200);
+	a = (double)seen[0].device_usec / (double)seen[1].device_usec;
+	b = (double)(seen[2].device_usec + seen[3].device_usec + seen[4].device_usec) /
+	    (double)seen[1].device_usec;
+	print_message("of equal streams one has %.2fx; three of one uid %.2fx\n", a, b);
+	assert_true(a > 0.9 && a < 1.1);
+	assert_true(b > 1.2 && b < 2.2); /* (1000 + 3 * 360) / (1000 + 360) */
+	machine_free(&m);
+}
+
+/* The engine learns what steps cost from their times: within a few steps the estimate is near. */
+static void costs_are_learnt(void **state)
+{
+	static const struct speed speeds[] = {processor, card};
+
+	for (uint32_t i = 0; i < 2; i++) {
+		static const uint32_t rows[] = {16, 3, 1, 70, 300, 2, 9, 1024};
+		struct cost c = {0};
+
+		assert_true(cost_of(&c, 0) == 0 && cost_of(&c, 2) > cost_of(&c, 1));
+		for (uint32_t k = 0; k < 64; k++)
+			cost_note(&c, rows[k % 8], speeds[i].fixed + speeds[i].row * rows[k % 8]);
+		for (uint32_t n = 1; n <= 1024; n++) {
+			double wanted = speeds[i].fixed + (double)speeds[i].row * n;
+
+			assert_true(fabs(cost_of(&c, n) / wanted - 1) < 0.01);
+		}
+		assert_int_equal(cost_rows(&c, 16, 0.5, 100), 0);
+		assert_int_equal(cost_rows(&c, 16, 1e9, 100), 100);
+		cost_note(&c, 1, 1000000000); /* one step that was disturbed */
+		assert_true(cost_of(&c, 1) < 2 * (speeds[i].fixed + speeds[i].row));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_stream_beside_a_crowd_of_batch_requests),
+		cmocka_unit_test(a_stream_beside_a_crowd_of_streams_gets_half),
+		cmocka_unit_test(a_long_prompt_lets_streams_go_on),
+		cmocka_unit_test(weight_and_priority_count),
+		cmocka_unit_test(batch_has_a_third_of_what_a_stream_has),
+		cmocka_unit_test(time_is_charged_to_who_took_it),
+		cmocka_unit_test(costs_are_learnt),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
