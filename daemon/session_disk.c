@@ -183,6 +183,16 @@ static int scan_file(int folder, const char *file, struct store_task *t)
 	return 0;
 }
 
+/* What was used last comes first. */
+static int compare_rows(const void *a, const void *b)
+{
+	const struct session_row *one = a, *two = b;
+
+	if (one->used_at != two->used_at)
+		return one->used_at > two->used_at ? -1 : 1;
+	return strcmp(one->name, two->name);
+}
+
 static int scan(const char *state, struct store_task *t)
 {
 	int folder = open_user(state, t->uid, false), r = 0;
@@ -202,6 +212,8 @@ static int scan(const char *state, struct store_task *t)
 	if (r == 0 && errno)
 		r = -errno;
 	closedir(d);
+	if (t->n > 1)
+		qsort(t->rows, t->n, sizeof(*t->rows), compare_rows);
 	return r;
 }
 
