@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/conversation.h"
 #include "client/extract.h"
 #include "client/json.h"
 
@@ -220,6 +221,7 @@ enum exit_code ask_print(struct session *s, const struct options *o, const struc
 {
 	enum exit_code code = EXIT_DONE;
 	struct rpc_text text, finish = {"", 0};
+	const msgpack_object *saved;
 	size_t at, len;
 	int r = 0;
 
@@ -254,6 +256,9 @@ enum exit_code ask_print(struct session *s, const struct options *o, const struc
 		session_complain(s, "out of memory");
 		return EXIT_LOST;
 	}
+	saved = map_get(result, "saved");
+	if (saved && saved->type == MSGPACK_OBJECT_BOOLEAN && !saved->via.boolean)
+		session_complain(s, "the session is not on disk: it lasts as long as the daemon");
 	if (o->stats)
 		show_stats(s, result);
 	if (finish.len == 9 && memcmp(finish.text, "cancelled", 9) == 0) {
@@ -298,26 +303,30 @@ static int attempt(struct session *s, const struct options *o, const struct para
 	return r;
 }
 
-enum exit_code ask(struct session *s, const struct options *o, const struct prompt *p)
+enum exit_code ask(struct session *s, const struct options *o, struct prompt *p)
 {
 	struct rpc_message messages[2];
 	struct params params;
 	bool begun = false;
 
 	session_start_clock(s);
-	ask_params(s, o, p, p->text, p->len, messages, &params);
 	for (int again = 0;; again++) {
 		enum exit_code code = session_open(s);
 		int r;
 
 		if (code == EXIT_DONE)
 			code = ask_size(s, p->len + p->system_len);
+		if (code == EXIT_DONE && p->system && params_has(&o->params, PARAM_SESSION))
+			code = conversation_system(s, &o->params.session, p);
 		if (code != EXIT_DONE)
 			return code;
+		ask_params(s, o, p, p->text, p->len, messages, &params);
 		r = attempt(s, o, &params, &begun, &code);
 		if (r == 1)
 			return code;
-		if (r != -EPIPE || begun || again > 0)
+		/* a session may have it already, where no token would have told */
+		if (r != -EPIPE || begun || again > 0 ||
+			(!params.stream && params_has(&params, PARAM_SESSION)))
 			return session_fail(s, r);
 		progress_erase(&s->progress);
 		link_close(&s->link);

@@ -5,8 +5,9 @@
 #include "client/prompt.h"
 #include "client/session.h"
 
-/* Asks once and prints; once more if the connection ends before the first token. */
-enum exit_code ask(struct session *s, const struct options *o, const struct prompt *p);
+/* Asks once and prints; once more if the connection ends before the first token. In a session the
+ * system prompt is left out of *p where it is there already. */
+enum exit_code ask(struct session *s, const struct options *o, struct prompt *p);
 
 /* Asks for each line of p->text, put in place of {} in the template; answers come in the lines'
  * order, each ends in a newline. */

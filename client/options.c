@@ -23,6 +23,8 @@ const char options_help[] =
 	"prompt\n"
 	"  -s, --system TEXT        the system prompt\n"
 	"      --role NAME          the system prompt from ~/.config/zeph/roles/NAME\n"
+	"  -c, --continue           go on with this terminal's conversation\n"
+	"  -n, --session NAME       go on with the conversation of that name, or begin it\n"
 	"  -f, --file PATH          add a file's text after the prompt (repeatable)\n"
 	"      --raw                complete the text as it is, without the chat template\n"
 	"      --map 'TEXT {}'      ask once for each line of stdin, put in place of {}\n"
@@ -72,10 +74,12 @@ enum {
 	VERSION,
 };
 
-static const char short_options[] = "-:s:f:m:t:xqS:h";
+static const char short_options[] = "-:s:cn:f:m:t:xqS:h";
 static const struct option long_options[] = {
 	{"system", required_argument, NULL, 's'},
 	{"role", required_argument, NULL, ROLE},
+	{"continue", no_argument, NULL, 'c'},
+	{"session", required_argument, NULL, 'n'},
 	{"file", required_argument, NULL, 'f'},
 	{"raw", no_argument, NULL, RAW},
 	{"map", required_argument, NULL, MAP},
@@ -182,6 +186,18 @@ static int take_timeout(struct options *o, const char *value, char *error, size_
 	return 0;
 }
 
+static int take_session(struct options *o, const char *value, char *error, size_t size)
+{
+	if (!session_name_valid(value, strlen(value))) {
+		snprintf(error, size,
+			"--session: found \"%s\", wanted 1 to 64 of A-Z a-z 0-9 . _ : -", value);
+		return -EINVAL;
+	}
+	o->params.session = (struct rpc_text){value, strlen(value)};
+	o->params.set |= UINT64_C(1) << PARAM_SESSION;
+	return 0;
+}
+
 static int take(struct options *o, int option, const char *value, char *error, size_t size)
 {
 	const int r = take_number(o, option, value, error, size);
@@ -192,6 +208,8 @@ static int take(struct options *o, int option, const char *value, char *error, s
 	case WORD: o->words[o->n_words++] = (struct word){value, strcmp(value, "-") == 0}; return 0;
 	case 's': o->system = value; return 0;
 	case ROLE: o->role = value; return 0;
+	case 'c': o->continues = true; return 0;
+	case 'n': return take_session(o, value, error, size);
 	case 'f': o->files[o->n_files++] = value; return 0;
 	case RAW: o->raw = true; return 0;
 	case MAP: o->map = value; return 0;
@@ -218,6 +236,7 @@ static int take(struct options *o, int option, const char *value, char *error, s
 
 static int check(const struct options *o, char *error, size_t size)
 {
+	const bool named = params_has(&o->params, PARAM_SESSION), session = o->continues || named;
 	size_t places = 0;
 
 	for (size_t i = 0; i < o->n_words; i++)
@@ -238,6 +257,11 @@ static int check(const struct options *o, char *error, size_t size)
 		snprintf(error, size, "--map: found no {} in the template");
 	else if (o->raw && (o->system || o->role))
 		snprintf(error, size, "--raw: found beside a system prompt, which only a chat has");
+	else if (o->continues && named)
+		snprintf(error, size, "--continue: found beside --session, which names another");
+	else if (session && (o->raw || o->map))
+		snprintf(error, size, "--%s: found beside %s, which has no conversation",
+			named ? "session" : "continue", o->raw ? "--raw" : "--map");
 	else if (o->json && o->extract)
 		snprintf(error, size, "--extract: found beside --json");
 	else

@@ -26,6 +26,7 @@ struct options {
 	uint64_t timeout_usec; /* to connect */
 	bool has_timeout;      /* --timeout was given: it bounds the whole answer too */
 	enum color color;
+	bool continues; /* -c: the session is the terminal's own */
 	bool raw, json, no_stream, stats, quiet, no_stdin, extract;
 	bool dial_stdio, version, help;
 	bool empty_allowed; /* zephctl tokenize: no text has no tokens */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client/ask.h"
+#include "client/conversation.h"
 #include "client/dial.h"
 #include "client/options.h"
 #include "client/prompt.h"
@@ -32,8 +33,9 @@ static enum exit_code carry_stdio(struct session *s)
 	return r < 0 ? EXIT_LOST : EXIT_DONE;
 }
 
-static enum exit_code run(struct session *s, const struct options *o)
+static enum exit_code run(struct session *s, struct options *o)
 {
+	char name[SESSION_NAME_BYTES_MAX + 1];
 	struct prompt prompt;
 	char error[512];
 	enum exit_code code;
@@ -46,6 +48,11 @@ static enum exit_code run(struct session *s, const struct options *o)
 		session_complain(s, "%s", error);
 		code = EXIT_USAGE;
 	} else {
+		if (o->continues) {
+			conversation_name(name);
+			o->params.session = (struct rpc_text){name, strlen(name)};
+			o->params.set |= UINT64_C(1) << PARAM_SESSION;
+		}
 		code = o->map ? ask_map(s, o, &prompt) : ask(s, o, &prompt);
 	}
 	prompt_done(&prompt);

@@ -1,4 +1,5 @@
-/* Why: `zephctl` looks at the daemon and steers it: status, cancel, load, unload, tokenize.
+/* Why: `zephctl` looks at the daemon and steers it: status, cancel, load, unload, tokenize, and
+ * sessions in control_sessions.c.
  * `quantize` is a program of its own that it becomes. */
 #include <errno.h>
 #include <getopt.h>
@@ -9,10 +10,10 @@
 #include <unistd.h>
 
 #include "client/beside.h"
+#include "client/control.h"
+#include "client/control_sessions.h"
 #include "client/json.h"
 #include "client/numbers.h"
-#include "client/prompt.h"
-#include "client/session.h"
 #include "client/status.h"
 
 static const char help[] =
@@ -24,6 +25,11 @@ static const char help[] =
 	"  load                     bring the model to the device, if it is not there\n"
 	"  unload                   give the device's memory back; the next request loads again\n"
 	"  cache drop [--uid N]     forget what is kept of prompts and replies, of one user or all\n"
+	"  sessions                 your conversations\n"
+	"  sessions show NAME       what was said in one\n"
+	"  sessions fork NAME NEW   a second one that begins alike\n"
+	"  sessions rewind NAME [N] take the last N turns back (1)\n"
+	"  sessions drop NAME...    forget them\n"
 	"  tokenize [TEXT...]       the token ids of the text, or of stdin\n"
 	"      --bos                with the beginning token that the model has\n"
 	"      --special            read <|names|> of control tokens as these tokens\n"
@@ -54,15 +60,7 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
-struct control {
-	struct session session;
-	const char *command;
-	struct options words; /* the command's words, as a prompt takes them */
-	bool bos, special, json, version, help, has_id, has_uid;
-	int64_t id, uid;
-};
-
-static int usage(struct control *c, const char *what, const char *found)
+int control_usage(struct control *c, const char *what, const char *found)
 {
 	session_complain(&c->session, "%s: %s (zephctl --help)", found, what);
 	return -EINVAL;
@@ -77,7 +75,7 @@ static int take_color(struct control *c, const char *value)
 			c->session.color = (enum color)i;
 			return 0;
 		}
-	return usage(c, "wanted auto, always or never", "--color");
+	return control_usage(c, "wanted auto, always or never", "--color");
 }
 
 static int take(struct control *c, int option, const char *value)
@@ -95,12 +93,12 @@ static int take(struct control *c, int option, const char *value)
 	case 'S': c->session.socket = value; return 0;
 	case ID:
 		if (!number_int(value, &c->id) || c->id < 0 || c->id > UINT32_MAX)
-			return usage(c, "wanted an integer from 0 to 4294967295", "--id");
+			return control_usage(c, "wanted an integer from 0 to 4294967295", "--id");
 		c->has_id = true;
 		return 0;
 	case USER:
 		if (!number_int(value, &c->uid) || c->uid < 0 || c->uid >= UINT32_MAX)
-			return usage(c, "wanted a uid from 0 to 4294967294", "--uid");
+			return control_usage(c, "wanted a uid from 0 to 4294967294", "--uid");
 		c->has_uid = true;
 		return 0;
 	case BOS: c->bos = true; return 0;
@@ -108,7 +106,7 @@ static int take(struct control *c, int option, const char *value)
 	case JSON: c->json = true; return 0;
 	case TIMEOUT:
 		if (!number_float(value, &seconds) || seconds < 0.001 || seconds > 1e9)
-			return usage(
+			return control_usage(
 				c, "wanted a number of seconds from 0.001 to 1e9", "--timeout");
 		c->session.timeout_usec = (uint64_t)(seconds * 1e6);
 		c->session.bounded = true;
@@ -134,9 +132,9 @@ static int parse(struct control *c, int argc, char **argv)
 		if (option == -1)
 			break;
 		if (option == ':')
-			return usage(c, "found no value after it", argv[optind - 1]);
+			return control_usage(c, "found no value after it", argv[optind - 1]);
 		if (option == '?')
-			return usage(c, "unknown option", argv[at < argc ? at : argc - 1]);
+			return control_usage(c, "unknown option", argv[at < argc ? at : argc - 1]);
 		r = take(c, option, optarg);
 	}
 	for (; r == 0 && optind < argc; optind++) {
@@ -146,13 +144,12 @@ static int parse(struct control *c, int argc, char **argv)
 			c->words.words[c->words.n_words++] = (struct word){argv[optind], false};
 	}
 	if (r == 0 && !c->command && !c->help && !c->version)
-		return usage(c, "wanted status, cancel, tokenize or quantize", "no command");
+		return control_usage(
+			c, "wanted status, cancel, sessions, tokenize or quantize", "no command");
 	return r;
 }
 
-/* Connects, calls, once more if the connection ends before the response. 1 with *ret, else 0 with
- * *ret_code. */
-static int call(struct control *c, enum method m, const struct params *params, struct message *ret,
+int control_call(struct control *c, enum method m, const struct params *params, struct message *ret,
 	enum exit_code *ret_code)
 {
 	struct session *s = &c->session;
@@ -172,7 +169,9 @@ static int call(struct control *c, enum method m, const struct params *params, s
 			message_done(ret);
 			return 0;
 		}
-		if (r != -EPIPE || again > 0) {
+		/* what changes a session may have been done */
+		if (r != -EPIPE || again > 0 || m == METHOD_SESSION_FORK ||
+			m == METHOD_SESSION_REWIND || m == METHOD_SESSION_DROP) {
 			*ret_code = session_fail(s, r);
 			return 0;
 		}
@@ -180,7 +179,7 @@ static int call(struct control *c, enum method m, const struct params *params, s
 	}
 }
 
-static enum exit_code print(struct control *c, const msgpack_sbuffer *text, int r)
+enum exit_code control_print(struct control *c, const msgpack_sbuffer *text, int r)
 {
 	if (r == 0)
 		r = output_text(&c->session.out, text->data, text->size);
@@ -198,10 +197,10 @@ static enum exit_code run_status(struct control *c)
 	enum exit_code code;
 	msgpack_sbuffer out;
 
-	if (!call(c, METHOD_STATUS, NULL, &m, &code))
+	if (!control_call(c, METHOD_STATUS, NULL, &m, &code))
 		return code;
 	msgpack_sbuffer_init(&out);
-	code = print(
+	code = control_print(
 		c, &out, c->json ? json_write(&out, &m.result) : status_write(&out, &m.result));
 	msgpack_sbuffer_destroy(&out);
 	message_done(&m);
@@ -215,7 +214,7 @@ static enum exit_code cancel_one(struct control *c, const struct params *params,
 	struct message m;
 	int64_t n = 0;
 
-	if (!call(c, METHOD_CANCEL, params, &m, &code))
+	if (!control_call(c, METHOD_CANCEL, params, &m, &code))
 		return code;
 	object_int(map_get(&m.result, "cancelled"), &n);
 	*count += n;
@@ -234,7 +233,7 @@ static enum exit_code run_cancel(struct control *c)
 	int n;
 
 	if (c->words.n_words != (c->has_id ? 0 : 1) || (tag && strlen(tag) > TAG_BYTES_MAX)) {
-		usage(c, "wanted one tag of at most 64 bytes, or --id N", "cancel");
+		control_usage(c, "wanted one tag of at most 64 bytes, or --id N", "cancel");
 		return EXIT_USAGE;
 	}
 	if (c->has_id) {
@@ -262,7 +261,7 @@ static enum exit_code run_cancel(struct control *c)
 	n = snprintf(line, sizeof(line),
 		c->json ? "{\"cancelled\":%" PRId64 "}" : "cancelled %" PRId64, count);
 	msgpack_sbuffer_init(&out);
-	code = print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
+	code = control_print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
 	msgpack_sbuffer_destroy(&out);
 	return code;
 }
@@ -276,7 +275,7 @@ static enum exit_code run_model(struct control *c, enum method m)
 	msgpack_sbuffer out;
 	int r;
 
-	if (!call(c, m, NULL, &answer, &code))
+	if (!control_call(c, m, NULL, &answer, &code))
 		return code;
 	state = map_get(&answer.result, "state");
 	msgpack_sbuffer_init(&out);
@@ -286,7 +285,7 @@ static enum exit_code run_model(struct control *c, enum method m)
 		r = msgpack_sbuffer_write(&out, state->via.str.ptr, state->via.str.size);
 	else
 		r = 0;
-	code = print(c, &out, r);
+	code = control_print(c, &out, r);
 	msgpack_sbuffer_destroy(&out);
 	message_done(&answer);
 	return code;
@@ -306,17 +305,17 @@ static enum exit_code run_cache(struct control *c)
 	int n;
 
 	if (!c->words.words[0].text || strcmp(c->words.words[0].text, "drop") != 0) {
-		usage(c, "wanted drop", "cache");
+		control_usage(c, "wanted drop", "cache");
 		return EXIT_USAGE;
 	}
-	if (!call(c, METHOD_CACHE_DROP, &params, &answer, &code))
+	if (!control_call(c, METHOD_CACHE_DROP, &params, &answer, &code))
 		return code;
 	object_int(map_get(&answer.result, "pages"), &pages);
 	message_done(&answer);
 	n = snprintf(line, sizeof(line),
 		c->json ? "{\"pages\":%" PRId64 "}" : "dropped %" PRId64 " pages", pages);
 	msgpack_sbuffer_init(&out);
-	code = print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
+	code = control_print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
 	msgpack_sbuffer_destroy(&out);
 	return code;
 }
@@ -371,13 +370,13 @@ static enum exit_code run_tokenize(struct control *c)
 			.special = c->special,
 		};
 
-		r = call(c, METHOD_TOKENIZE, &params, &m, &code);
+		r = control_call(c, METHOD_TOKENIZE, &params, &m, &code);
 	}
 	prompt_done(&prompt);
 	if (!r)
 		return code;
 	msgpack_sbuffer_init(&out);
-	code = print(c, &out,
+	code = control_print(c, &out,
 		c->json ? json_write(&out, &m.result)
 			: write_ids(&out, map_get(&m.result, "tokens")));
 	msgpack_sbuffer_destroy(&out);
@@ -403,14 +402,16 @@ static enum exit_code run(struct control *c)
 		return run_cancel(c);
 	if (strcmp(c->command, "tokenize") == 0)
 		return run_tokenize(c);
+	if (strcmp(c->command, "sessions") == 0)
+		return run_sessions(c);
 	if (strcmp(c->command, "load") == 0 && c->words.n_words == 0)
 		return run_model(c, METHOD_MODEL_LOAD);
 	if (strcmp(c->command, "unload") == 0 && c->words.n_words == 0)
 		return run_model(c, METHOD_MODEL_UNLOAD);
 	if (strcmp(c->command, "cache") == 0 && c->words.n_words == 1)
 		return run_cache(c);
-	usage(c,
-		"unknown command, wanted status, cancel, load, unload, cache, tokenize or quantize",
+	control_usage(c,
+		"unknown command, wanted status, cancel, load, unload, cache, sessions, tokenize or quantize",
 		c->command);
 	return EXIT_USAGE;
 }

@@ -283,7 +283,7 @@ void answer_result(struct request *r, const struct event *done)
 		return;
 	msgpack_packer pk = peer_packer(r->peer);
 	message_pack_result(&pk, r->rpc_id);
-	msgpack_pack_map(&pk, 6 + stopped + r->generation.logprobs);
+	msgpack_pack_map(&pk, 6 + stopped + r->generation.logprobs + (r->last != NULL));
 	pack_key(&pk, "text");
 	pack_text(&pk, reply->text ? reply->text : "", reply->len);
 	pack_key(&pk, "tokens");
@@ -294,6 +294,13 @@ void answer_result(struct request *r, const struct event *done)
 	pack_usage(&pk, done);
 	pack_timing(&pk, r, done);
 	pack_receipt(&pk, r);
+	if (r->last) { /* it was added to its session */
+		pack_key(&pk, "saved");
+		if (r->saved)
+			msgpack_pack_true(&pk);
+		else
+			msgpack_pack_false(&pk);
+	}
 	if (r->generation.logprobs) {
 		pack_key(&pk, "logprobs");
 		msgpack_pack_array(&pk, reply->n_logprobs);

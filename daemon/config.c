@@ -41,6 +41,10 @@ static void config_default(struct config *c)
 				.bytes_per_uid = 512ll << 20,
 				.prompt_tokens_per_uid = PROMPT_TOKENS_PER_UID_MAX,
 				.priority_weight = 2,
+				.session_bytes = SESSION_BYTES_MAX,
+				.sessions_per_uid = SESSIONS_PER_UID_MAX,
+				.session_bytes_per_uid = SESSIONS_UID_BYTES_MAX,
+				.session_days = SESSION_DAYS,
 			},
 	};
 }

@@ -35,6 +35,8 @@ struct config_limits {
 	int64_t prompt_tokens_per_uid; /* of requests that wait or run */
 	int64_t priority_weight;       /* how many of class use one of class priority counts for */
 	int64_t max_new_tokens;        /* 0: the context is the bound */
+	int64_t session_bytes, sessions_per_uid, session_bytes_per_uid;
+	int64_t session_days; /* 0: they stay */
 };
 
 struct config_classes {

@@ -44,16 +44,41 @@ static bool admit(struct peer *p, const struct call *c)
 	return true;
 }
 
+/* What waits for something becomes a request. Takes the call over. */
+static void dispatch_waiting(struct peer *p, struct call *c)
+{
+	struct server *s = p->server;
+
+	if (s->stopping)
+		peer_answer_error(p, c->message.id, s->stop_error, "%s", s->stop_reason);
+	else if (admit(p, c) && request_new(p, c) == 0)
+		return; /* consumed */
+	call_free(c);
+}
+
 /* A request of known method. Takes the call over. */
 static void dispatch_request(struct peer *p, struct call *c)
 {
-	struct server *s = p->server;
 	uint32_t id = c->message.id;
 
 	switch (c->method) {
 	case METHOD_HELLO: method_hello(p, c); break;
 	case METHOD_STATUS: method_status(p, c); break;
 	case METHOD_CANCEL: method_cancel(p, c); break;
+	case METHOD_SESSION_LIST:
+	case METHOD_SESSION_GET:
+	case METHOD_SESSION_FORK:
+	case METHOD_SESSION_REWIND:
+	case METHOD_SESSION_DROP:
+	case METHOD_CHAT:
+		if (p->identity.uid == UID_OVERFLOW &&
+			(c->method != METHOD_CHAT || params_has(&c->params, PARAM_SESSION))) {
+			peer_answer_error(p, id, E_PERMISSION,
+				"uid %u may be many people: it has no sessions", p->identity.uid);
+			break;
+		}
+		dispatch_waiting(p, c);
+		return; /* consumed */
 	case METHOD_MODEL_LOAD:
 	case METHOD_MODEL_UNLOAD:
 	case METHOD_CACHE_DROP:
@@ -63,11 +88,7 @@ static void dispatch_request(struct peer *p, struct call *c)
 			break;
 		}
 		/* fallthrough */
-	default:
-		if (s->stopping)
-			peer_answer_error(p, id, s->stop_error, "%s", s->stop_reason);
-		else if (admit(p, c) && request_new(p, c) == 0)
-			return; /* consumed */
+	default: dispatch_waiting(p, c); return; /* consumed */
 	}
 	call_free(c);
 }

@@ -31,8 +31,9 @@ void method_hello(struct peer *p, const struct call *c)
 	pack_name(&pk, "server", "zephd");
 	pack_name(&pk, "version", ZEPH_VERSION);
 	pack_number(&pk, "protocol", PROTOCOL_VERSION);
-	pack_key(&pk, "features"); /* none beyond the base yet */
-	msgpack_pack_array(&pk, 0);
+	pack_key(&pk, "features");
+	msgpack_pack_array(&pk, 1);
+	pack_key(&pk, "session");
 	pack_number(&pk, "uid", p->identity.uid);
 	pack_name(&pk, "class", class_name(peer_class(p)));
 	pack_key(&pk, "model");

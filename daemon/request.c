@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,8 @@
 
 const char *phase_name(enum phase p)
 {
-	static const char *const names[] = {"loading", "text", "queued", "prefill", "generate"};
+	static const char *const names[] = {
+		"loading", "session", "text", "queued", "prefill", "generate", "saving"};
 
 	return names[p];
 }
@@ -27,12 +29,23 @@ static bool generates(const struct request *r)
 	return r->method == METHOD_CHAT || r->method == METHOD_COMPLETE;
 }
 
+static bool about_sessions(const struct request *r)
+{
+	return r->method >= METHOD_SESSION_LIST && r->method <= METHOD_SESSION_DROP;
+}
+
+/* The engine has its job. */
+static bool with_engine(const struct request *r)
+{
+	return r->phase >= PHASE_QUEUED && r->phase <= PHASE_GENERATE;
+}
+
 static bool steers_model(const struct request *r)
 {
 	return r->method == METHOD_MODEL_LOAD || r->method == METHOD_MODEL_UNLOAD;
 }
 
-static struct request *find(struct server *s, uint64_t id)
+struct request *request_find(struct server *s, uint64_t id)
 {
 	struct request *r;
 
@@ -61,6 +74,7 @@ static void leave_peer(struct request *r)
 void request_free(struct request *r)
 {
 	leave_peer(r);
+	session_leave(r);
 	residence_used(r->server);
 	LIST_REMOVE(r, bucket);
 	TAILQ_REMOVE(&r->server->requests, r, link);
@@ -69,6 +83,7 @@ void request_free(struct request *r)
 	r->user->queued_tokens -= r->charged_tokens;
 	sd_event_source_disable_unref(r->deadline);
 	call_free(r->call);
+	event_free(r->last);
 	free(r->reply.text);
 	free(r->reply.tokens);
 	msgpack_sbuffer_destroy(&r->reply.logprobs);
@@ -87,6 +102,17 @@ static void fail(struct request *r, enum rpc_error e, const char *sentence)
 	request_free(r);
 }
 
+void request_fail(struct request *r, enum rpc_error e, const char *format, ...)
+{
+	char sentence[512];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(sentence, sizeof(sentence), format, arguments);
+	va_end(arguments);
+	fail(r, e, sentence);
+}
+
 static enum rpc_error failure_error(enum failure f)
 {
 	switch (f) {
@@ -99,7 +125,9 @@ static enum rpc_error failure_error(enum failure f)
 
 void request_stop(struct request *r, enum failure failure, const char *reason)
 {
-	if (r->phase >= PHASE_QUEUED) {
+	if (r->phase == PHASE_SAVING)
+		return; /* it is done; the answer is near */
+	if (with_engine(r)) {
 		/* without memory for the order it runs to its end */
 		(void)engine_thread_cancel(r->server->engine, r->id, failure, reason);
 	} else if (failure != FAILURE_NONE) {
@@ -116,7 +144,9 @@ void request_stop(struct request *r, enum failure failure, const char *reason)
 void request_orphan(struct request *r)
 {
 	leave_peer(r);
-	if (r->phase >= PHASE_QUEUED) {
+	if (r->phase == PHASE_SAVING)
+		return;
+	if (with_engine(r)) {
 		(void)engine_thread_cancel(r->server->engine, r->id, FAILURE_NONE, NULL);
 	} else {
 		r->server->cancelled++;
@@ -126,14 +156,27 @@ void request_orphan(struct request *r)
 
 void request_pause(struct request *r, bool paused)
 {
-	if (r->stream && r->phase >= PHASE_QUEUED)
+	if (r->stream && with_engine(r))
 		(void)engine_thread_pause(r->server->engine, r->id, paused);
 }
 
 static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
-	request_stop(userdata, FAILURE_TIMEOUT, "deadline_ms passed");
+	struct request *r = userdata;
+
+	if (r->phase == PHASE_SAVING)
+		session_written(r, -ETIMEDOUT);
+	else
+		request_stop(r, FAILURE_TIMEOUT, "deadline_ms passed");
 	return 0;
+}
+
+int request_set_deadline(struct request *r, uint64_t usec)
+{
+	return sd_event_add_time(r->server->event, &r->deadline, CLOCK_MONOTONIC, usec, 1000,
+		       on_deadline, r) < 0
+		       ? -ENOMEM
+		       : 0;
 }
 
 /* Gives the call to the text worker. */
@@ -141,12 +184,14 @@ static void start_text(struct request *r)
 {
 	struct text_task *t = calloc(1, sizeof(*t));
 
-	if (!t) {
+	if (!t || (r->session && history_copy(&r->session->history, &t->history) < 0)) {
+		free(t);
 		fail(r, E_ENGINE, "out of memory for the request's text");
 		return;
 	}
 	r->phase = PHASE_TEXT;
 	t->id = r->id;
+	t->uid = r->user->uid;
 	t->call = r->call;
 	r->call = NULL; /* consumed */
 	text_worker_submit(r->server->text, t);
@@ -181,7 +226,10 @@ static void advance(struct request *r)
 		answer_state(r);
 		request_free(r);
 	} else if (!steers_model(r) && (generates(r) ? residence_ready(s) : s->text != NULL)) {
-		start_text(r);
+		if (r->session_name[0] && !r->session)
+			session_wait(r);
+		else
+			start_text(r);
 	} else if (report->state == ENGINE_BROKEN && !s->residence.restarting) {
 		fail(r, E_ENGINE, "the device failed, zephd is about to start anew");
 	} else if (report->state == ENGINE_REFUSED ||
@@ -189,6 +237,24 @@ static void advance(struct request *r)
 			   !s->residence.loading)) {
 		fail(r, E_MODEL, report->error);
 	}
+}
+
+void request_go_on(struct request *r)
+{
+	r->phase = PHASE_LOADING;
+	advance(r);
+}
+
+/* The session that the parameters name. */
+static void take_name(struct request *r, const struct params *p)
+{
+	const struct rpc_text *name = params_has(p, PARAM_SESSION) ? &p->session
+				      : params_has(p, PARAM_NAME)  ? &p->name
+				      : params_has(p, PARAM_FROM)  ? &p->from
+								   : NULL;
+
+	if (name)
+		memcpy(r->session_name, name->text, name->len); /* short and valid: checked */
 }
 
 int request_new(struct peer *p, struct call *c)
@@ -199,18 +265,17 @@ int request_new(struct peer *p, struct call *c)
 
 	if (!r)
 		goto no_memory;
+	r->server = s;
 	r->arrived_usec = server_now_usec(s);
 	if (params_has(params, PARAM_DEADLINE_MS)) {
 		uint64_t usec = (uint64_t)params->deadline_ms * 1000;
 		uint64_t deadline = usec > UINT64_MAX / 2 ? UINT64_MAX / 2 : usec;
 
-		if (sd_event_add_time(s->event, &r->deadline, CLOCK_MONOTONIC,
-			    r->arrived_usec + deadline, 1000, on_deadline, r) < 0) {
+		if (request_set_deadline(r, r->arrived_usec + deadline) < 0) {
 			free(r);
 			goto no_memory;
 		}
 	}
-	r->server = s;
 	r->peer = p;
 	r->user = p->user;
 	r->id = ++s->last_request;
@@ -220,6 +285,7 @@ int request_new(struct peer *p, struct call *c)
 	r->stream = params_has(params, PARAM_STREAM) && params->stream;
 	r->phase = PHASE_LOADING;
 	r->call = c;
+	take_name(r, params);
 	msgpack_sbuffer_init(&r->reply.logprobs);
 	TAILQ_INSERT_TAIL(&p->requests, r, peer_link);
 	p->n_requests++;
@@ -230,6 +296,10 @@ int request_new(struct peer *p, struct call *c)
 	residence_used(s);
 	if (r->method == METHOD_CACHE_DROP) {
 		drop_cache(r);
+		return 0;
+	}
+	if (about_sessions(r)) {
+		session_wait(r);
 		return 0;
 	}
 	if (r->method == METHOD_MODEL_UNLOAD) {
@@ -312,6 +382,8 @@ static void submit(struct request *r, struct text_task *t)
 	r->phase = PHASE_QUEUED;
 	r->charged_tokens = r->prompt_tokens;
 	r->user->queued_tokens += r->charged_tokens;
+	memcpy(r->prompt_digest, t->prompt_digest, DIGEST_BYTES);
+	memcpy(r->place, t->place, DIGEST_BYTES);
 	r->call = t->call;
 	t->call = NULL; /* consumed */
 	if (r->peer && r->peer->paused)
@@ -320,7 +392,7 @@ static void submit(struct request *r, struct text_task *t)
 
 void request_text_done(struct server *s, struct text_task *t)
 {
-	struct request *r = find(s, t->id);
+	struct request *r = request_find(s, t->id);
 	uint64_t reply_bytes = (uint64_t)s->config.limits.reply_bytes;
 
 	if (!r) { /* cancelled in between */
@@ -407,8 +479,28 @@ static void account(const struct request *r, const struct event *e)
 		e->total_usec / 1e6);
 }
 
-static void on_done(struct request *r, const struct event *e)
+/* The reply's ids for prompts to come, or NULL: it has none that say its text, or no memory. */
+static struct reply_ids *reply_ids_of(const struct request *r)
 {
+	const struct reply_buffer *b = &r->reply;
+	const struct model *m = r->server->report.model;
+	uint8_t key[DIGEST_BYTES];
+	uint32_t n;
+
+	if (r->method != METHOD_CHAT || !m->tokenizer || r->user->uid == UID_OVERFLOW)
+		return NULL;
+	n = reply_ids_cover(m->tokenizer, b->tokens, b->n_tokens, b->text, b->len);
+	if (n == 0 || reply_ids_key(r->place, b->text, b->len, key) < 0)
+		return NULL;
+	return reply_ids_new(key, r->prompt_digest, b->tokens, n);
+}
+
+/* Returns true where the event was taken over: the answer comes when the session is saved. */
+static bool on_done(struct request *r, struct event *e)
+{
+	struct reply_ids *ids;
+	int saving = 0;
+
 	r->user->prompt_tokens += e->prompt_tokens;
 	r->user->completion_tokens += e->completion_tokens;
 	r->user->cached_tokens += e->cached_tokens;
@@ -416,17 +508,31 @@ static void on_done(struct request *r, const struct event *e)
 	account(r, e);
 	if (e->failure != FAILURE_NONE) {
 		fail(r, failure_error(e->failure), e->reason);
-		return;
+		return false;
+	}
+	ids = reply_ids_of(r);
+	if (ids)
+		reply_memory_add(r->server->replies, r->user->uid, ids);
+	if (r->session)
+		saving = session_commit(r, e, ids);
+	reply_ids_unref(ids);
+	if (saving < 0) {
+		fail(r, E_ENGINE, "out of memory for the session");
+		return false;
 	}
 	if (e->finish == FINISH_CANCELLED)
 		r->server->cancelled++;
 	else
 		r->server->done++;
+	if (saving)
+		return true;
 	answer_result(r, e);
 	request_free(r);
+	return false;
 }
 
-static void on_event(struct request *r, const struct event *e)
+/* As on_done(). */
+static bool on_event(struct request *r, struct event *e)
 {
 	size_t logprobs_at = r->reply.logprobs.size;
 	int code = 0;
@@ -451,18 +557,18 @@ static void on_event(struct request *r, const struct event *e)
 		r->server->done++;
 		answer_dropped(r, e->done);
 		request_free(r);
-		return;
-	case EVENT_DONE: on_done(r, e); return;
+		return false;
+	case EVENT_DONE: return on_done(r, e);
 	}
 	if (code < 0)
 		request_stop(r, FAILURE_MEMORY, "out of memory for the reply");
+	return false;
 }
 
 void request_event(struct server *s, struct event *e)
 {
-	struct request *r = find(s, e->job);
+	struct request *r = request_find(s, e->job);
 
-	if (r)
-		on_event(r, e);
-	event_free(e);
+	if (!r || !on_event(r, e))
+		event_free(e);
 }

@@ -12,10 +12,12 @@
 
 enum phase {
 	PHASE_LOADING, /* waits for the model */
+	PHASE_SESSION, /* waits for its session */
 	PHASE_TEXT,    /* with the text worker */
 	PHASE_QUEUED,  /* with the engine, which has not begun */
 	PHASE_PREFILL,
 	PHASE_GENERATE,
+	PHASE_SAVING, /* waits for the disk */
 };
 const char *phase_name(enum phase p);
 
@@ -36,11 +38,22 @@ struct request {
 	sd_event_source *deadline;
 	struct call *call; /* NULL while the text worker has it */
 
+	/* its session (sessions.h) */
+	char session_name[SESSION_NAME_BYTES_MAX + 1]; /* "": none; session.fork: the source */
+	uint32_t session_place;                        /* that it was told; 0: none */
+	struct session *session;                       /* that it holds, or NULL */
+	struct session_row row;                        /* what it has made of it, for the answer */
+	struct event *last; /* the engine's last word, while it is saved */
+	bool unwritten;     /* there was no memory to save it with */
+	bool saved;
+
 	/* once it is a job */
 	struct generation generation;
 	uint32_t prompt_tokens;
 	uint32_t charged_tokens; /* to the user's queue */
 	char prompt_hash[65];
+	uint8_t prompt_digest[DIGEST_BYTES];
+	uint8_t place[DIGEST_BYTES]; /* of the reply (reply_ids.h) */
 
 	/* the reply so far */
 	struct reply_buffer {
@@ -63,6 +76,14 @@ void request_model_progress(struct server *s);
 /* What the other threads have to say; both take their argument over. */
 void request_text_done(struct server *s, struct text_task *t);
 void request_event(struct server *s, struct event *e);
+
+/* For sessions: the request of that id, or NULL; an error, after which it is freed; its deadline (0
+ * or -ENOMEM); on with it once it holds its session. */
+struct request *request_find(struct server *s, uint64_t id);
+void request_fail(struct request *r, enum rpc_error e, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+int request_set_deadline(struct request *r, uint64_t usec);
+void request_go_on(struct request *r);
 
 /* Ends a request. FAILURE_NONE: its own client asked, it gets what there is. Returns at once; the
  * answer may come later. May free the request. */

@@ -1,6 +1,6 @@
 /* The I/O thread: one event loop over listeners, peers, signals and the wake-ups of the other
  * threads. It owns all of them and ends in the order in which they need one another: peers, text
- * worker, hasher, engine. */
+ * worker, hasher, engine, sessions. */
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -84,7 +84,7 @@ static int start_readers(struct server *s)
 	const struct engine_report *r = &s->report;
 	int code;
 
-	code = text_worker_new(r->model, &s->text);
+	code = text_worker_new(r->model, s->replies, &s->text);
 	if (code == 0)
 		code = sd_event_add_io(
 			s->event, &s->text_source, text_worker_fd(s->text), EPOLLIN, on_text, s);
@@ -216,11 +216,14 @@ static int on_post(sd_event_source *source, void *userdata)
 	struct server *s = userdata;
 	struct peer *p;
 
-	while ((p = TAILQ_FIRST(&s->dirty))) {
-		TAILQ_REMOVE(&s->dirty, p, dirty_link);
-		p->dirty = false;
-		peer_settle(p);
-	}
+	do {
+		sessions_settle(s);
+		while ((p = TAILQ_FIRST(&s->dirty))) {
+			TAILQ_REMOVE(&s->dirty, p, dirty_link);
+			p->dirty = false;
+			peer_settle(p);
+		}
+	} while (s->sessions.wake); /* a lost peer's request has left its session */
 	if (s->stopping && !s->grace && all_said(s))
 		return sd_event_exit(s->event, s->exit_code);
 	return 0;
@@ -313,6 +316,11 @@ static int start(struct server *s)
 		r = notify_init(&s->notify, s->event, s->engine);
 	if (r < 0)
 		log_error("the engine thread: %s", strerror(-r));
+	if (r >= 0) {
+		r = sessions_start(s);
+		if (r < 0)
+			log_error("the sessions' thread: %s", strerror(-r));
+	}
 	return r < 0 ? r : 0;
 }
 
@@ -331,6 +339,11 @@ int server_new(const struct options *o, struct config *config, struct server **r
 	TAILQ_INIT(&s->dirty);
 	TAILQ_INIT(&s->requests);
 	users_init(&s->users);
+	s->replies = reply_memory_new();
+	if (!s->replies) {
+		log_error("out of memory");
+		return -ENOMEM;
+	}
 	r = sd_event_new(&s->event);
 	if (r < 0) {
 		log_error("the event loop: %s", strerror(-r));
@@ -370,6 +383,8 @@ struct server *server_free(struct server *s)
 	engine_thread_free(s->engine);
 	while ((r = TAILQ_FIRST(&s->requests)))
 		request_free(r); /* lost ones that the engine had */
+	sessions_stop(s);
+	reply_memory_free(s->replies);
 	users_done(&s->users);
 	sd_event_source_disable_unref(s->grace);
 	sd_event_source_disable_unref(s->residence.idle);

@@ -12,6 +12,7 @@
 #include "daemon/engine_thread.h"
 #include "daemon/notify.h"
 #include "daemon/receipt.h"
+#include "daemon/sessions.h"
 #include "daemon/text_worker.h"
 #include "daemon/user.h"
 
@@ -69,6 +70,8 @@ struct server {
 	sd_event_source *engine_source;
 	struct engine_report report;
 	struct residence residence;
+	struct sessions sessions;
+	struct reply_memory *replies;
 	struct text_worker *text; /* once the model is there */
 	sd_event_source *text_source;
 	struct model_hasher *hasher;

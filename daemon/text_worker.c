@@ -7,13 +7,14 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "daemon/text.h"
 
 struct text_worker {
 	pthread_t thread;
-	const struct model *model;
+	struct text_tools tools;
 	int wake_fd; /* eventfd: results came */
 	pthread_mutex_t lock;
 	pthread_cond_t came;
@@ -27,6 +28,7 @@ struct text_task *text_task_free(struct text_task *t)
 	if (!t)
 		return NULL;
 	call_free(t->call);
+	history_done(&t->history);
 	token_list_done(&t->tokens);
 	free(t->text);
 	free(t);
@@ -38,6 +40,9 @@ static void *worker_main(void *userdata)
 	struct text_worker *w = userdata;
 	uint64_t one = 1;
 
+	/* without one, what other runs have stored fits nothing */
+	if (text_identity(w->tools.model, w->tools.identity) < 0)
+		(void)getrandom(w->tools.identity, sizeof(w->tools.identity), GRND_NONBLOCK);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		struct text_task *t;
@@ -52,7 +57,7 @@ static void *worker_main(void *userdata)
 			w->todo_end = &w->todo;
 		pthread_mutex_unlock(&w->lock);
 
-		text_run(w->model, t);
+		text_run(&w->tools, t);
 
 		pthread_mutex_lock(&w->lock);
 		t->next = NULL;
@@ -65,14 +70,15 @@ static void *worker_main(void *userdata)
 	return NULL;
 }
 
-int text_worker_new(const struct model *m, struct text_worker **ret)
+int text_worker_new(const struct model *m, struct reply_memory *memory, struct text_worker **ret)
 {
 	struct text_worker *w = calloc(1, sizeof(*w));
 	int r;
 
 	if (!w)
 		return -ENOMEM;
-	w->model = m;
+	w->tools.model = m;
+	w->tools.memory = memory;
 	w->todo_end = &w->todo;
 	w->done_end = &w->done;
 	pthread_mutex_init(&w->lock, NULL);

@@ -283,10 +283,11 @@ static char *spm_escape(const char *s, size_t n, bool prefix, size_t *ret_len)
 }
 
 /* A stretch without control tokens, nor user-defined ones where those cut. */
-static int spm_stretch(struct spm_run *run, const char *s, size_t n, bool first)
+static int spm_stretch(struct spm_run *run, const char *s, size_t n, enum text_place place)
 {
 	const struct spm *spm = run->spm;
-	bool prefix = spm->space == SPACE_ALWAYS || (spm->space == SPACE_FIRST && first);
+	bool prefix = (spm->space == SPACE_ALWAYS && place != TEXT_CONTINUES) ||
+		      (spm->space == SPACE_FIRST && place == TEXT_BEGINS);
 	size_t len, at = 0, i = 0;
 	char *text;
 	int r = 0;
@@ -321,8 +322,8 @@ static int spm_stretch(struct spm_run *run, const char *s, size_t n, bool first)
 	return r;
 }
 
-int spm_encode(const struct spm *spm, const char *s, size_t n, bool first, struct merger *m,
-	struct token_sink *sink)
+int spm_encode(const struct spm *spm, const char *s, size_t n, enum text_place place,
+	struct merger *m, struct token_sink *sink)
 {
 	struct spm_run run = {.spm = spm, .m = m, .sink = sink};
 	const struct vocabulary *v = spm->v;
@@ -341,13 +342,13 @@ int spm_encode(const struct spm *spm, const char *s, size_t n, bool first, struc
 			i++;
 			continue;
 		}
-		r = spm_stretch(&run, s + at, i - at, first && at == 0);
+		r = spm_stretch(&run, s + at, i - at, at == 0 ? place : TEXT_AFTER_CONTROL);
 		if (r == 0)
 			r = token_sink_push(sink, id);
 		at = i += v->tokens[id].key.len;
 	}
 	if (r == 0)
-		r = spm_stretch(&run, s + at, n - at, first && at == 0);
+		r = spm_stretch(&run, s + at, n - at, at == 0 ? place : TEXT_AFTER_CONTROL);
 	free(run.cuts);
 	return r;
 }

@@ -15,7 +15,10 @@ int spm_new(const struct tokenizer_source *from, const struct vocabulary *v, str
 struct spm *spm_free(struct spm *s); /* accepts NULL, returns NULL */
 enum space_prefix spm_space(const struct spm *s);
 
-/* Appends the tokens of valid UTF-8 without control tokens. first: the text begins with it.
- * 0 or -ENOMEM. */
-int spm_encode(const struct spm *spm, const char *s, size_t n, bool first, struct merger *m,
-	struct token_sink *sink);
+/* What stands before a piece of text: nothing, a control token, or tokens whose text it continues.
+ */
+enum text_place { TEXT_BEGINS, TEXT_AFTER_CONTROL, TEXT_CONTINUES };
+
+/* Appends the tokens of valid UTF-8 without control tokens. 0 or -ENOMEM. */
+int spm_encode(const struct spm *spm, const char *s, size_t n, enum text_place place,
+	struct merger *m, struct token_sink *sink);

@@ -246,13 +246,17 @@ struct encoding {
 	struct token_sink sink;
 };
 
-/* first: the text begins with it. */
-static int encoding_fragment(struct encoding *e, const char *s, size_t n, bool first)
+/* at: where in the text it stands. */
+static int encoding_fragment(struct encoding *e, const char *s, size_t n, size_t at)
 {
+	enum text_place place = at > 0                         ? TEXT_AFTER_CONTROL
+				: e->flags & TOKENIZE_CONTINUE ? TEXT_CONTINUES
+							       : TEXT_BEGINS;
+
 	if (n == 0)
 		return 0;
 	if (e->t->spm)
-		return spm_encode(e->t->spm, s, n, first, &e->merger, &e->sink);
+		return spm_encode(e->t->spm, s, n, place, &e->merger, &e->sink);
 	return bpe_encode(e->t->bpe, s, n, e->flags & TOKENIZE_INTERPRET, &e->merger, &e->sink);
 }
 
@@ -276,7 +280,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 				at++;
 				continue;
 			}
-			r = encoding_fragment(e, j->text + start, at - start, start == 0);
+			r = encoding_fragment(e, j->text + start, at - start, start);
 			if (r == 0)
 				r = token_sink_push(&e->sink, id);
 			if (r < 0)
@@ -284,7 +288,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 			start = at += v->tokens[id].key.len;
 		}
 	}
-	return encoding_fragment(e, j->text + start, j->len - start, start == 0);
+	return encoding_fragment(e, j->text + start, j->len - start, start);
 }
 
 /* Templates of models that add BOS often write it themselves: one is meant. */

@@ -33,6 +33,8 @@ enum {
 				    add_eos); no second BOS where trusted text begins with it */
 	TOKENIZE_INTERPRET =
 		1 << 2, /* without pcre2's JIT, as where memory may not become executable */
+	TOKENIZE_CONTINUE =
+		1 << 3, /* the text stands behind that of other tokens: no space goes in front */
 };
 
 enum {

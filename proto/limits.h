@@ -16,16 +16,24 @@
 #define PROMPT_TOKENS_PER_UID_MAX                                                                  \
 	(1 << 20) /* of requests that wait or run (config: limits.prompt_tokens_per_uid)           \
 		   */
-#define TAG_BYTES_MAX       64          /* a text tag */
-#define CLIENT_BYTES_MAX    256         /* hello's client text */
-#define STREAM_HIGH_BYTES   (64u << 10) /* unsent stream that pauses a sequence */
-#define STREAM_LOW_BYTES    (32u << 10) /* … and lets it return */
-#define STALL_SECONDS       600         /* no byte taken (config: limits.stall_seconds) */
-#define MESSAGES_MAX        4096        /* of one chat */
-#define STOPS_MAX           16          /* stop texts of one request */
-#define STOP_TEXT_BYTES_MAX 256         /* one stop text */
-#define BIASES_MAX          4096        /* logit_bias entries */
-#define LOGPROBS_MAX        100         /* top tokens with each logprob */
+#define SESSION_NAME_BYTES_MAX 64
+#define SESSION_BYTES_MAX      (4u << 20) /* of one session (config: limits.session_bytes) */
+#define SESSIONS_PER_UID_MAX   1024       /* (config: limits.sessions_per_uid) */
+#define SESSIONS_UID_BYTES_MAX                                                                     \
+	(64u << 20) /* of all sessions of one uid (config: limits.session_bytes_per_uid) */
+#define SESSION_DAYS               30 /* unused, then a session is removed (config: limits.session_days) */
+#define REPLY_MEMORY_BYTES_MAX     (64u << 20) /* ids of replies outside sessions, of everybody */
+#define REPLY_MEMORY_UID_BYTES_MAX (8u << 20)  /* … of one uid */
+#define TAG_BYTES_MAX              64          /* a text tag */
+#define CLIENT_BYTES_MAX           256         /* hello's client text */
+#define STREAM_HIGH_BYTES          (64u << 10) /* unsent stream that pauses a sequence */
+#define STREAM_LOW_BYTES           (32u << 10) /* … and lets it return */
+#define STALL_SECONDS              600         /* no byte taken (config: limits.stall_seconds) */
+#define MESSAGES_MAX               4096        /* of one chat */
+#define STOPS_MAX                  16          /* stop texts of one request */
+#define STOP_TEXT_BYTES_MAX        256         /* one stop text */
+#define BIASES_MAX                 4096        /* logit_bias entries */
+#define LOGPROBS_MAX               100         /* top tokens with each logprob */
 #define SAFE_INTEGER_MAX                                                                           \
 	9007199254740991LL /* 2^53 - 1: what every client language holds exactly                   \
 			    */

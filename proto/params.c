@@ -10,6 +10,7 @@
 
 #define IN(method)  (1u << METHOD_##method)
 #define GENERATING  (IN(CHAT) | IN(COMPLETE))
+#define NAMING      (IN(SESSION_GET) | IN(SESSION_REWIND) | IN(SESSION_DROP))
 #define EVERYWHERE  ((1u << METHOD_COUNT) - 1)
 #define FIELD(name) #name, offsetof(struct params, name)
 
@@ -47,6 +48,12 @@ const struct rule param_rules[PARAM_COUNT] = {
 	[PARAM_ID] = {FIELD(id), KIND_INT, IN(CANCEL), 0, 0, UINT32_MAX},
 	[PARAM_UID] = {FIELD(uid), KIND_INT, IN(CACHE_DROP), 0, 0, UINT32_MAX - 1},
 	[PARAM_CLIENT] = {FIELD(client), KIND_TEXT, IN(HELLO), 0, 0, CLIENT_BYTES_MAX},
+	[PARAM_SESSION] = {FIELD(session), KIND_NAME, IN(CHAT)},
+	[PARAM_NAME] = {FIELD(name), KIND_NAME, NAMING, NAMING},
+	[PARAM_FROM] = {FIELD(from), KIND_NAME, IN(SESSION_FORK), IN(SESSION_FORK)},
+	[PARAM_TO] = {FIELD(to), KIND_NAME, IN(SESSION_FORK), IN(SESSION_FORK)},
+	[PARAM_TURNS] = {FIELD(turns), KIND_INT, IN(SESSION_REWIND), IN(SESSION_REWIND), 1,
+		MESSAGES_MAX},
 };
 
 static_assert(PARAM_COUNT <= 64, "params.set has 64 bits");
@@ -64,6 +71,19 @@ const char *param_name(enum param which)
 {
 	assert((unsigned)which < PARAM_COUNT);
 	return param_rules[which].name;
+}
+
+bool session_name_valid(const char *name, size_t len)
+{
+	static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				    "0123456789._:-";
+
+	if (len < 1 || len > SESSION_NAME_BYTES_MAX)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (!name[i] || !strchr(valid, name[i]))
+			return false;
+	return true;
 }
 
 static void encode_ids(msgpack_packer *pk, const int64_t *ids, uint32_t n)
@@ -87,6 +107,7 @@ static void encode_value(msgpack_packer *pk, const struct rule *rule, const stru
 		break;
 	case KIND_INT: msgpack_pack_int64(pk, *(const int64_t *)field); break;
 	case KIND_FLOAT: msgpack_pack_double(pk, *(const double *)field); break;
+	case KIND_NAME:
 	case KIND_TEXT: pack_text(pk, text->text, text->len); break;
 	case KIND_TAG: pack_tag(pk, field); break;
 	case KIND_MESSAGES:

@@ -65,6 +65,11 @@ enum param {
 	PARAM_ID,
 	PARAM_CLIENT,
 	PARAM_UID,
+	PARAM_SESSION,
+	PARAM_NAME,
+	PARAM_FROM,
+	PARAM_TO,
+	PARAM_TURNS,
 	PARAM_COUNT,
 };
 
@@ -90,6 +95,8 @@ struct params {
 	int64_t *tokens; /* [n_tokens] */
 	uint32_t n_tokens;
 	struct rpc_text client;
+	struct rpc_text session, name, from, to; /* of sessions, checked: session_name_valid() */
+	int64_t turns;
 };
 
 static inline bool params_has(const struct params *p, enum param which)
@@ -98,6 +105,8 @@ static inline bool params_has(const struct params *p, enum param which)
 }
 
 const char *param_name(enum param which);
+
+bool session_name_valid(const char *name, size_t len); /* [A-Za-z0-9._:-]{1,64} */
 
 /* Decodes the params array of a request (at most one map; an empty array stands for a map; nil for
  * either). What a method cannot do without is there afterwards. Arrays

@@ -330,6 +330,17 @@ static int decode_priority(
 	return refuse(d, where, o, "\"interactive\" or \"batch\"");
 }
 
+static int decode_name(
+	const struct decode *d, const char *where, const msgpack_object *o, struct rpc_text *ret)
+{
+	struct rpc_text t;
+
+	if (!object_text(o, &t) || !session_name_valid(t.text, t.len))
+		return refuse(d, where, o, "a name of 1 to 64 of A-Z a-z 0-9 . _ : -");
+	*ret = t;
+	return 0;
+}
+
 static int decode_value(
 	const struct decode *d, const struct rule *rule, const msgpack_object *o, struct params *p)
 {
@@ -351,6 +362,7 @@ static int decode_value(
 	case KIND_STOP: return decode_stop(d, rule->name, o, p);
 	case KIND_BIAS: return decode_bias(d, rule, o, p);
 	case KIND_PRIORITY: return decode_priority(d, rule->name, o, field);
+	case KIND_NAME: return decode_name(d, rule->name, o, field);
 	}
 	return -EINVAL;
 }

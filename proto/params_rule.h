@@ -15,6 +15,7 @@ enum kind {
 	KIND_STOP,
 	KIND_BIAS,
 	KIND_PRIORITY,
+	KIND_NAME, /* a session's */
 };
 
 /* One parameter. `required` is the set of methods that do not work without it. */

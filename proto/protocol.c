@@ -16,6 +16,11 @@ static const char *const method_names[METHOD_COUNT] = {
 	[METHOD_MODEL_LOAD] = "model.load",
 	[METHOD_MODEL_UNLOAD] = "model.unload",
 	[METHOD_CACHE_DROP] = "cache.drop",
+	[METHOD_SESSION_LIST] = "session.list",
+	[METHOD_SESSION_GET] = "session.get",
+	[METHOD_SESSION_FORK] = "session.fork",
+	[METHOD_SESSION_REWIND] = "session.rewind",
+	[METHOD_SESSION_DROP] = "session.drop",
 };
 
 static const char *const error_names[RPC_ERROR_COUNT] = {

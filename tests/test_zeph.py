@@ -328,7 +328,7 @@ def test_a_prompt_larger_than_a_frame_asks_how_large_it_may_be(zeph):
 # ---- usage ----
 
 @pytest.mark.parametrize("words", [
-    ["--nonsense", "hi"], ["-Q", "hi"], ["--is", "hi"], ["-c", "hi"], ["-m"], ["-m", "x", "hi"],
+    ["--nonsense", "hi"], ["-Q", "hi"], ["--is", "hi"], ["-n"], ["-m"], ["-m", "x", "hi"],
     ["-m", "1.5", "hi"], ["-t", "hot", "hi"], ["-t", "nan", "hi"], ["-t", "0x1", "hi"],
     ["--seed", "9007199254740992", "hi"], ["--seed", "", "hi"], ["--timeout", "0", "hi"],
     ["--timeout", "-1", "hi"], ["--color", "red", "hi"], [], [""], ["-", "-"],
@@ -828,3 +828,99 @@ def test_zeph_host_goes_through_ssh(zeph, build):
 def test_a_host_that_is_none_is_told(zeph, host):
     done = zeph(None, "hi", check=3, env={"ZEPH_HOST": host})
     assert b"wanted ssh://" in done.stderr
+
+
+# ---- conversations ----
+
+def serve_session(messages):
+    """A daemon with one session, "s"; None: without it."""
+    def serve(peer, _):
+        while (request := peer.receive()) is not None:
+            if request[2] == "session.get":
+                error = 'E_NOT_FOUND: there is no session "s"' if messages is None else None
+                peer.send([1, request[1], error, None if error else {"messages": messages}])
+            else:
+                peer.tokens(request, "yes")
+                peer.finish(request, "yes", saved=True)
+    return serve
+
+
+def test_session_goes_with_the_request(zeph):
+    with FakeDaemon(answer("a")) as daemon:
+        zeph(daemon, "-n", "s.1:x-Y_", "hi")
+        assert asked(daemon)["session"] == "s.1:x-Y_"
+        assert asked(daemon)["messages"] == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize("history,sent", [
+    (None, ["system", "user"]), ([], ["system", "user"]),
+    ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}], ["user"])])
+def test_a_system_prompt_is_sent_to_a_new_session_alone(zeph, history, sent):
+    with FakeDaemon(serve_session(history)) as daemon:
+        zeph(daemon, "-n", "s", "-s", "Be brief.", "hi")
+        assert [m["role"] for m in asked(daemon)["messages"]] == sent
+
+
+@pytest.mark.parametrize("first,had", [({"role": "system", "content": "Be long."}, b"another"),
+                                       ({"role": "user", "content": "Be brief."}, b"no")])
+def test_another_system_prompt_is_refused(zeph, first, had):
+    with FakeDaemon(serve_session([first])) as daemon:
+        done = zeph(daemon, "-n", "s", "-s", "Be brief.", "hi", check=4)
+        assert done.stderr == (
+            b"zeph: E_PARAMS: the session s began with " + had + b" system prompt; leave it out, "
+            b"or drop the session (zephctl sessions drop s)\n")
+        assert not [m for m in daemon.seen() if m[2] == "chat"]
+
+
+def test_without_a_terminal_continue_is_the_session_last(zeph):
+    with FakeDaemon(answer("a")) as daemon:
+        zeph(daemon, "-c", "hi", start_new_session=True)
+        assert asked(daemon)["session"] == "last"
+
+
+def test_on_a_terminal_continue_is_that_terminals_session(build):
+    with FakeDaemon(answer("a")) as daemon:
+        pid, fd = pty.fork()
+        if pid == 0:
+            # a shell that stays: zeph is not the leader itself
+            os.execv("/bin/sh", ["sh", "-c", f"{build}/client/zeph -S {daemon.path} -c hi </dev/null;"
+                                             f" {build}/client/zeph -S {daemon.path} -c ho; :"])
+        while True:
+            try:
+                if not os.read(fd, 4096):
+                    break
+            except OSError:
+                break
+        os.close(fd)
+        os.waitpid(pid, 0)
+        names = [m[3][0]["session"] for m in daemon.seen() if m[0] == 0 and m[2] == "chat"]
+    kind, leader, start = names[0].split(":")
+    assert names == [names[0]] * 2 and (kind, leader) == ("tty", str(pid)) and int(start) > 0
+
+
+def test_a_session_that_is_not_saved_is_told(zeph):
+    with FakeDaemon(answer("a", saved=False)) as daemon:
+        done = zeph(daemon, "-n", "s", "hi")
+        assert done.stdout == b"a\n"
+        assert done.stderr == \
+            b"zeph: the session is not on disk: it lasts as long as the daemon\n"
+
+
+@pytest.mark.parametrize("words,sentence", [
+    (["-n", "a/b"], b'--session: found "a/b", wanted 1 to 64 of A-Z a-z 0-9 . _ : -'),
+    (["-n", ""], b'--session: found "", wanted 1 to 64 of A-Z a-z 0-9 . _ : -'),
+    (["-c", "-n", "s"], b"--continue: found beside --session, which names another"),
+    (["--raw", "-c"], b"--continue: found beside --raw, which has no conversation"),
+    (["--map", "{}", "-n", "s"], b"--session: found beside --map, which has no conversation")])
+def test_sessions_that_cannot_be(zeph, words, sentence):
+    done = zeph(None, *words, *([] if "--map" in words else ["hi"]), check=2)
+    assert done.stderr == b"zeph: " + sentence + b"\n"
+
+
+def test_a_session_is_not_asked_twice_where_nothing_streams(zeph):
+    """The daemon may have it already when the connection ends."""
+    def serve(peer, _):
+        peer.receive()
+    with FakeDaemon(serve) as daemon:
+        zeph(daemon, "-n", "s", "--no-stream", "hi", check=3)
+        assert len(daemon.peers) == 1

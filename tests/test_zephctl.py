@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -182,3 +183,74 @@ def test_a_silent_daemon_ends_with_the_timeout_or_a_signal(zephctl, build):
             daemon.wait_for(lambda m: m[2] == "status")
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == -signal.SIGINT
+
+
+# ---- sessions ----
+
+def row(name="s", messages=4, tokens=91, ago=0, **more):
+    return {"name": name, "messages": messages, "tokens": tokens, "bytes": 710,
+            "used_at": int(time.time()) - ago, **more}
+
+
+def test_sessions_are_listed_with_their_age(zephctl):
+    rows = [row("now"), row("x" * 64, 10, 12345, ago=130), row("old", ago=3 * 86400)]
+    with FakeDaemon(answers({"session.list": rows})) as daemon:
+        lines = zephctl(daemon, "sessions").stdout.decode().splitlines()
+        assert json.loads(zephctl(daemon, "sessions", "list", "--json").stdout) == rows
+    assert lines[0].startswith("now                          4 messages      91 tokens  ")
+    assert lines[1] == "x" * 64 + "    10 messages   12345 tokens  2 min ago"
+    assert lines[2].endswith("  3 days ago") and len(lines) == 3
+
+
+def test_no_sessions_print_nothing(zephctl):
+    with FakeDaemon(answers({"session.list": []})) as daemon:
+        assert zephctl(daemon, "sessions").stdout == b""
+        assert zephctl(daemon, "sessions", "--json").stdout == b"[]\n"
+
+
+def test_sessions_show_prints_what_was_said(zephctl):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello\n"}]
+    with FakeDaemon(answers({"session.get": {"messages": messages}})) as daemon:
+        assert zephctl(daemon, "sessions", "show", "s").stdout == \
+            b"user:\nHi\n\nassistant:\nHello\n"
+        done = zephctl(daemon, "--json", "sessions", "get", "s")
+        assert json.loads(done.stdout) == {"messages": messages}
+        assert [m[3] for m in daemon.seen()] == [[{"name": "s"}]] * 2
+
+
+def test_sessions_fork_rewind_and_drop(zephctl):
+    same = {"session.fork": row("t", saved=True), "session.rewind": row("s", 2, saved=False),
+            "session.drop": lambda p: row(p["name"])}
+    with FakeDaemon(answers(same)) as daemon:
+        assert zephctl(daemon, "sessions", "fork", "s", "t").stdout.startswith(b"t  ")
+        done = zephctl(daemon, "sessions", "rewind", "s")
+        assert done.stdout.startswith(b"s  ") and b"not on disk" in done.stderr
+        zephctl(daemon, "sessions", "rewind", "s", "3")
+        assert zephctl(daemon, "sessions", "drop", "s", "t").stdout == b"dropped s\ndropped t\n"
+        assert [(m[2], m[3][0]) for m in daemon.seen()] == [
+            ("session.fork", {"from": "s", "to": "t"}),
+            ("session.rewind", {"name": "s", "turns": 1}),
+            ("session.rewind", {"name": "s", "turns": 3}),
+            ("session.drop", {"name": "s"}), ("session.drop", {"name": "t"})]
+
+
+def test_a_missing_session_exits_4(zephctl):
+    with FakeDaemon(answers({"session.get": 'E_NOT_FOUND: there is no session "s"'})) as daemon:
+        done = zephctl(daemon, "sessions", "show", "s", check=4)
+    assert done.stderr == b'zephctl: E_NOT_FOUND: there is no session "s"\n'
+
+
+@pytest.mark.parametrize("method,words", [("session.rewind", ["rewind", "s"]),
+                                          ("session.fork", ["fork", "s", "t"])])
+def test_what_may_have_been_done_is_not_asked_twice(zephctl, method, words):
+    def serve(peer, _):
+        peer.receive()
+    with FakeDaemon(serve) as daemon:
+        zephctl(daemon, "sessions", *words, check=3)
+        assert [m[2] for m in daemon.seen()] == [method]
+
+
+@pytest.mark.parametrize("words", [["show"], ["fork", "a"], ["rewind", "a", "x"], ["drop"],
+                                   ["drop", "a/b"], ["erase", "a"], ["show", "a", "b"]])
+def test_sessions_wants_its_words(zephctl, words):
+    assert b"wanted" in zephctl(None, "sessions", *words, check=2).stderr

@@ -1,6 +1,7 @@
 """A zephd of one's own, and a client of it made of a socket and msgpack."""
 
 import itertools
+import os
 import pathlib
 import shutil
 import signal
@@ -74,7 +75,7 @@ class Client:
 class Zephd:
     """Runs build/daemon/zephd in the foreground on a socket in a directory of its own."""
 
-    def __init__(self, build, model, *options, config="", seconds=120):
+    def __init__(self, build, model, *options, config="", environment=None, seconds=120):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="zephd-"))
         self.socket = self.directory / "zeph.sock"
         conf = self.directory / "zephd.conf"
@@ -85,7 +86,9 @@ class Zephd:
             self.process = subprocess.Popen(
                 [build / "daemon" / "zephd", "--config", conf, "--model", model, "--socket",
                  self.socket, *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, "XDG_STATE_HOME": str(self.directory / "state"),
+                     **(environment or {})})
         end = time.monotonic() + seconds
         while not self.listens():
             if self.process.poll() is not None or time.monotonic() > end:

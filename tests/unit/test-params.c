@@ -245,6 +245,10 @@ static void what_a_method_needs_is_asked_for(void **state)
 		[METHOD_DETOKENIZE] = "tokens: not found, detokenize needs it",
 		[METHOD_TEMPLATE] = "messages: not found, template needs it",
 		[METHOD_CANCEL] = "tag or id: not found, cancel needs one of them",
+		[METHOD_SESSION_GET] = "name: not found, session.get needs it",
+		[METHOD_SESSION_FORK] = "from: not found, session.fork needs it",
+		[METHOD_SESSION_REWIND] = "name: not found, session.rewind needs it",
+		[METHOD_SESSION_DROP] = "name: not found, session.drop needs it",
 	};
 
 	for (int m = 0; m < METHOD_COUNT; m++) {
@@ -256,6 +260,44 @@ static void what_a_method_needs_is_asked_for(void **state)
 		assert_string_equal(f.error, errors[m] ? errors[m] : "");
 		fixture_end(&f);
 	}
+}
+
+/* session.get with this name. */
+static int decode_name(struct fixture *f, const char *name, size_t len)
+{
+	fixture_begin(f);
+	msgpack_pack_array(&f->pk, 1);
+	msgpack_pack_map(&f->pk, 1);
+	pack_key(&f->pk, "name");
+	pack_text(&f->pk, name, len);
+	return decode(f, METHOD_SESSION_GET);
+}
+
+static void names_of_sessions_have_1_to_64_plain_characters(void **state)
+{
+	char longest[SESSION_NAME_BYTES_MAX + 1];
+	struct fixture f;
+
+	memset(longest, 'x', sizeof(longest));
+	assert_int_equal(decode_name(&f, longest, SESSION_NAME_BYTES_MAX), 0);
+	assert_int_equal(f.params.name.len, SESSION_NAME_BYTES_MAX);
+	fixture_end(&f);
+	assert_int_equal(decode_name(&f, longest, SESSION_NAME_BYTES_MAX + 1), -EINVAL);
+	fixture_end(&f);
+	assert_int_equal(decode_name(&f, "", 0), -EINVAL);
+	fixture_end(&f);
+	for (int c = 0; c < 256; c++) {
+		const char one = (char)c;
+		bool good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+			    (c >= 'A' && c <= 'Z') || (c && strchr("._:-", c));
+
+		assert_int_equal(decode_name(&f, &one, 1), good ? 0 : -EINVAL);
+		fixture_end(&f);
+	}
+	assert_int_equal(decode_name(&f, "a/b", 3), -EINVAL);
+	assert_string_equal(
+		f.error, "name: found \"a/b\", wanted a name of 1 to 64 of A-Z a-z 0-9 . _ : -");
+	fixture_end(&f);
 }
 
 static void messages_and_their_faults(void **state)
@@ -445,6 +487,7 @@ int main(void)
 		cmocka_unit_test(types_as_real_clients_send_them),
 		cmocka_unit_test(the_params_array_in_all_its_shapes),
 		cmocka_unit_test(what_a_method_needs_is_asked_for),
+		cmocka_unit_test(names_of_sessions_have_1_to_64_plain_characters),
 		cmocka_unit_test(messages_and_their_faults),
 		cmocka_unit_test(prompts_as_text_and_as_ids),
 		cmocka_unit_test(token_ids_are_numbers_that_a_token_may_have),
