@@ -145,7 +145,7 @@ int cublaslt_prepare(const struct cublaslt *l, uint32_t n, uint32_t rows, uint32
 	if (status == 0)
 		status = l->heuristic(
 			l->handle, p->desc, p->a, p->b, p->d, p->d, p->pref, 1, &p->chosen, &found);
-	return status != 0 ? status : found > 0 ? 0 : -1;
+	return status != 0 ? status : found > 0 ? p->chosen.status : -1;
 }
 
 void cublaslt_product_free(const struct cublaslt *l, struct cublaslt_product *p)

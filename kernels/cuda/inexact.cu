@@ -137,14 +137,6 @@ void inexact_close(struct cuda *c)
 	cublaslt_close(&c->lt);
 }
 
-bool inexact_serves(const struct cuda *c, uint32_t n, const struct weight *w, const float *y)
-{
-	/* operands at multiples of CUBLASLT_ALIGNMENT */
-	return c->base.device.inexact && n >= c->inexact_rows && !c->gathering &&
-	       w->dtype != DTYPE_F32 && w->cols % 8 == 0 && w->rows % 8 == 0 &&
-	       (uintptr_t)y % CUBLASLT_ALIGNMENT == 0;
-}
-
 int inexact_begin(struct cuda *c, uint32_t n, uint32_t cols, const float *x,
 	const struct weight *norm, float eps)
 {
@@ -160,20 +152,12 @@ int inexact_begin(struct cuda *c, uint32_t n, uint32_t cols, const float *x,
 	return cuda_launch(c, KERNEL(rows_bf16_kernel), dim3(n), ROW_THREADS, 0, p);
 }
 
-static int failed(struct cuda *c, int status, const struct inexact_shape *s)
-{
-	c->dead = true;
-	return cuda_fail(c, -EIO,
-		"the card failed: cuBLASLt's status %d for a product of %u x %u x %u", status, s->n,
-		s->rows, s->cols);
-}
-
-/* The shape's product, made once; the place that was not used for longest is taken over. */
-static int shape_find(struct cuda *c, uint32_t n, uint32_t rows, uint32_t cols, uint32_t stride,
-	struct inexact_shape **ret)
+/* The shape's product, made once; the place that was not used for longest is taken over. NULL: the
+ * library has none. */
+static struct inexact_shape *shape_find(
+	struct cuda *c, uint32_t n, uint32_t rows, uint32_t cols, uint32_t stride)
 {
 	struct inexact_shape *s = &c->shapes[0];
-	int status;
 
 	for (uint32_t i = 0; i < INEXACT_SHAPES; i++) {
 		struct inexact_shape *at = &c->shapes[i];
@@ -181,50 +165,77 @@ static int shape_find(struct cuda *c, uint32_t n, uint32_t rows, uint32_t cols, 
 		if (at->used > 0 && at->n == n && at->rows == rows && at->cols == cols &&
 			at->stride == stride) {
 			at->used = ++c->shapes_used;
-			*ret = at;
-			return 0;
+			return at;
 		}
 		s = at->used < s->used ? at : s;
 	}
 	cublaslt_product_free(&c->lt, &s->product);
 	*s = {n, rows, cols, stride, ++c->shapes_used, {}};
-	status = cublaslt_prepare(&c->lt, n, rows, cols, stride, CUDA_TYPE_F32, false, &s->product);
-	if (status != 0)
-		return failed(c, status, s);
-	*ret = s;
-	return 0;
+	if (cublaslt_prepare(&c->lt, n, rows, cols, stride, CUDA_TYPE_F32, false, &s->product) == 0)
+		return s;
+	cublaslt_product_free(&c->lt, &s->product);
+	*s = {};
+	return NULL;
+}
+
+/* Rows of a panel. */
+static uint32_t panel_rows(const struct weight *w)
+{
+	const uint32_t rows = (uint32_t)min(PANEL_BYTES / ((size_t)w->cols * 2), (size_t)w->rows);
+
+	return max(rows / PANEL_ROWS * PANEL_ROWS, (uint32_t)PANEL_ROWS);
+}
+
+bool inexact_serves(struct cuda *c, uint32_t n, const struct weight *w, const float *y)
+{
+	/* operands at multiples of CUBLASLT_ALIGNMENT */
+	if (!c->base.device.inexact || n < c->inexact_rows || c->gathering ||
+		w->dtype == DTYPE_F32 || w->cols % 8 != 0 || w->rows % 8 != 0 ||
+		(uintptr_t)y % CUBLASLT_ALIGNMENT != 0)
+		return false;
+	for (uint32_t row = 0, once = panel_rows(w); row < w->rows; row += once)
+		if (!shape_find(c, n, min(once, w->rows - row), w->cols, w->rows)) {
+			c->base.device.inexact = false;
+			snprintf(c->base.device.note, sizeof(c->base.device.note),
+				"prompts are computed exactly though engine.exact is false: "
+				"cuBLASLt has no product of %u x %u x %u",
+				n, w->rows, w->cols);
+			return false;
+		}
+	return true;
 }
 
 int inexact_product(struct cuda *c, uint32_t n, const struct weight *w, const struct weight *bias,
 	bool add, float *y)
 {
 	const void *kernel = panel_kernel_of(w->dtype);
-	const size_t row_bytes = (size_t)w->cols * 2;
-	uint32_t once = (uint32_t)min(PANEL_BYTES / row_bytes, (size_t)w->rows);
+	const uint32_t once = panel_rows(w);
 	int r;
 
-	once = max(once / PANEL_ROWS * PANEL_ROWS, (uint32_t)PANEL_ROWS);
 	assert(kernel);
-	r = arena_grow(c, &c->panel, once * row_bytes, false, "weights as bf16");
+	r = arena_grow(c, &c->panel, (size_t)once * w->cols * 2, false, "weights as bf16");
 	for (uint32_t row = 0; row < w->rows && r == 0; row += once) {
 		struct panel p = {{w->quants, w->scales, w->supers, w->tiles, w->chunks},
 			(uint16_t *)c->panel.data, row / TILE_ROWS, min(once, w->rows - row),
 			w->cols, 0};
-		struct inexact_shape *s;
-		int status;
+		const struct inexact_shape *s = shape_find(c, n, p.n_rows, w->cols, w->rows);
+		int status = -1;
 
 		r = cuda_launch(c, kernel,
 			dim3(parts_of(w->chunks, THREADS / WARP_LANES),
 				parts_of(p.n_rows, TILE_ROWS)),
 			THREADS, 0, p);
-		if (r == 0)
-			r = shape_find(c, n, p.n_rows, w->cols, w->rows, &s);
 		if (r < 0)
 			break;
-		status = cublaslt_run(&c->lt, &s->product, c->panel.data, c->rows_bf16.data,
-			y + row, add, c->lt_workspace.data, c->stream);
-		if (status != 0)
-			r = failed(c, status, s);
+		if (s)
+			status = cublaslt_run(&c->lt, &s->product, c->panel.data, c->rows_bf16.data,
+				y + row, add, c->lt_workspace.data, c->stream);
+		if (status != 0) {
+			c->dead = true;
+			r = cuda_fail(c, -EIO,
+				"the card failed: cuBLASLt's status %d for a product of %u x %u x %u",
+				status, n, p.n_rows, w->cols);
+		}
 	}
 	if (r == 0 && bias) {
 		const struct bias_add p = {(const float *)bias->quants, y, w->rows, 0};

@@ -10,7 +10,9 @@
 void inexact_open(struct cuda *c);
 void inexact_close(struct cuda *c); /* the arenas are the backend's to free */
 
-bool inexact_serves(const struct cuda *c, uint32_t n, const struct weight *w, const float *y);
+/* This product is cuBLASLt's. Where it has none for the shape, all products are exact from then on.
+ */
+bool inexact_serves(struct cuda *c, uint32_t n, const struct weight *w, const float *y);
 
 /* x [n, cols], perhaps normalised, becomes the operand of the products until the next call. */
 int inexact_begin(struct cuda *c, uint32_t n, uint32_t cols, const float *x,

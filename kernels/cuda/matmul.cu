@@ -7,7 +7,9 @@
  *   older cards              dp4a for quantised weights where activations may be int8, f32
  * otherwise F32 weights              f32 everywhere
  *
- * Weights of one type that read the same activations share a launch (Q, K and V; gate and up). */
+ * Weights of one type that read the same activations share a launch (Q, K and V; gate and up), up
+ * to 8 columns those of two types that matmul_mixed_kernel() knows, too. Whoever completes a head
+ * of Q, K or V on tensor cores also rotates it and writes it to its page. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/inexact.cuh"
 #include "kernels/cuda/matmul.cuh"
@@ -209,7 +211,7 @@ static int tensor_run(struct cuda *c, const struct operation *o)
 	return r;
 }
 
-static bool inexact_serves_all(const struct cuda *c, const struct operation *o)
+static bool inexact_serves_all(struct cuda *c, const struct operation *o)
 {
 	bool all = true;
 

@@ -191,6 +191,10 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, voi
 	*ret = (struct heuristic){.algo = algo_of(desc, a, b, c, d)};
 	if (ret->algo.type == F32 && p->split != 0)
 		fail("sums that are split, in a product that the engine uses");
+	if (ret->algo.rows == 24) { /* so that the tests see that, too */
+		*ret_n = 0;
+		return 0;
+	}
 	ret->algo.workspace = ret->workspace = p->workspace;
 	ret->algo.alignment = p->alignment;
 	*ret_n = 1;
