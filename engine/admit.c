@@ -91,6 +91,7 @@ void engine_withdraw(struct engine *e, struct sequence *s)
 void engine_preempt(struct engine *e, struct sequence *s)
 {
 	prefix_want(e->cache, &s->place);
+	sequence_tenant(s)->gave_way = true;
 	engine_withdraw(e, s);
 	engine_enqueue(e, s);
 	e->stats.preempted++;
@@ -218,25 +219,39 @@ bool engine_paused_long(const struct sequence *s)
 	return s->paused_usec && engine_now_usec() - s->paused_usec > PAUSED_USEC;
 }
 
-/* Who of the running makes room for one that waits: a slow reader, batch for interactive, a uid
- * over its share for one within. NULL: nobody. */
-static struct sequence *who_yields(const struct engine *e, const struct sequence *s, bool slots)
+/* Does the running o make room for s, which waits: a slow reader, batch for interactive, a uid over
+ * its share for one within? */
+static bool yields(
+	const struct engine *e, const struct sequence *o, const struct sequence *s, bool slots)
 {
+	if (engine_paused_long(o))
+		return true;
+	if (o->job->batch_priority != s->job->batch_priority)
+		return o->job->batch_priority;
+	return sequence_tenant(o) != sequence_tenant(s) && under(e, s, slots) &&
+	       engine_over(e, o, slots);
+}
+
+/* Who makes room: a slow reader, else the last by rank. NULL: nobody, or it would not be enough. */
+static struct sequence *who_yields(const struct engine *e, const struct sequence *s)
+{
+	bool slots = e->n_running == e->options.max_sequences;
 	struct sequence *last = NULL;
-	bool within = under(e, s, slots);
+	uint64_t need, room;
 
+	need = engine_pages_for(
+		&e->weights->model->config, &e->options, (uint64_t)s->n_tokens + AHEAD_TOKENS);
+	room = prefix_room(e->cache, s->place.root, false);
 	for (struct sequence *o = e->running; o; o = o->next) {
-		bool batch = o->job->batch_priority;
-
-		if (engine_paused_long(o))
-			return o;
-		if (batch && !s->job->batch_priority)
-			last = o;
-		else if (batch == s->job->batch_priority && within &&
-			 sequence_tenant(o) != sequence_tenant(s) && engine_over(e, o, slots))
+		if (!yields(e, o, s, slots)) {
+			need += wanted(e, o);
+			continue;
+		}
+		room += e->kv->slot_pages[o->slot] - e->kv->slot_first[o->slot];
+		if (!last || !engine_paused_long(last))
 			last = o;
 	}
-	return last;
+	return need <= room ? last : NULL;
 }
 
 /* By rank, but nobody waits for another uid's lack of pages; who has waited long is waited for. */
@@ -245,8 +260,10 @@ static void admit(struct engine *e)
 	uint32_t most = e->options.max_per_uid;
 	struct sequence *s, *next;
 
-	for (struct tenant *t = e->cache->tenants; t; t = t->next)
+	for (struct tenant *t = e->cache->tenants; t; t = t->next) {
 		t->passed_over = most > 0 && n_running(t) >= most;
+		t->gave_way = false;
+	}
 	for (s = e->queue; s; s = next) {
 		struct tenant *t = sequence_tenant(s);
 		bool in = false;
@@ -257,8 +274,7 @@ static void admit(struct engine *e)
 		}
 		in = !t->passed_over && try(e, s);
 		while (!in && !t->passed_over) {
-			bool slots = e->n_running == e->options.max_sequences;
-			struct sequence *v = who_yields(e, s, slots);
+			struct sequence *v = who_yields(e, s);
 
 			if (!v)
 				break;

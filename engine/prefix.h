@@ -42,6 +42,7 @@ struct tenant {
 	struct tenant *next;
 	uint32_t uid;
 	struct flow flows[2]; /* interactive, batch */
+	bool gave_way;        /* in this step, one of its sequences: its idle pages are anybody's */
 	bool passed_over;     /* in this round of admission */
 	bool shared;          /* the administrator's: outside all shares */
 	uint32_t pages;       /* shown, cached or pinned, under all its roots */

@@ -123,23 +123,27 @@ uint32_t prefix_share(const struct prefix_cache *c)
 	return (c->kv->n_pages - c->shared->tenant->pages) / (n ? n : 1);
 }
 
-/* Frees one page for the tenant: of whoever is furthest over the share, else its own; with `any`
- * else of whoever has most. False: nothing may be taken. */
+/* Frees one page for the tenant: of whoever is furthest over the share, else its own, else of one
+ * who gave way just now; with `any` else of whoever has most. False: nothing may be taken. */
 static bool evict(struct prefix_cache *c, struct tenant *wants, bool any)
 {
 	uint32_t share = prefix_share(c);
-	struct tenant *most = NULL, *victim = NULL;
+	struct tenant *most = NULL, *gave_way = NULL, *victim = NULL;
 
 	for (struct tenant *t = c->tenants; t; t = t->next) {
 		if (t->n_idle == 0)
 			continue;
 		if (!most || t->pages > most->pages)
 			most = t;
+		if (t->gave_way)
+			gave_way = t;
 	}
 	if (most && most->pages > share)
 		victim = most;
 	else if (wants->n_idle > 0)
 		victim = wants;
+	else if (gave_way)
+		victim = gave_way;
 	else if (any)
 		victim = most;
 	if (victim)
@@ -154,7 +158,7 @@ uint32_t prefix_room(const struct prefix_cache *c, const struct prefix_root *roo
 	for (const struct tenant *t = c->tenants; t; t = t->next) {
 		uint32_t over = t->pages > share ? t->pages - share : 0;
 
-		if (any || t == root->tenant)
+		if (any || t->gave_way || t == root->tenant)
 			over = t->n_idle;
 		room += over < t->n_idle ? over : t->n_idle;
 	}

@@ -107,8 +107,8 @@ def test_a_cancel_in_prefill_gives_the_pages_back_at_once(daemon):
     with daemon.connect() as root, daemon.connect() as c:
         root.call("cache.drop")
         for i in range(20):
-            number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=100, tag=i)
-            until(10, lambda: root.call("status")["requests"]["running"] == 1)
-            root.call("cancel", tag=i)
-            c.wait(number)
+            number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=400, tag=i,
+                            logit_bias=[[0, -100], [1, -100], [2, -100]])
+            until(10, lambda: root.call("cancel", tag=i)["cancelled"])
+            assert c.wait(number)["finish"] == "cancelled"
             assert root.call("status")["kv"]["used"] == 0

@@ -17,13 +17,15 @@
 #include "engine/engine.h"
 #include "engine/engine_state.h"
 
-#define VOCAB    97
-#define DIM      32
-#define FFN      64
-#define LAYERS   2
+#define VOCAB  97
+#define DIM    32
+#define FFN    64
+#define LAYERS 2
+#ifndef HEAD_DIM
 #define HEADS    4
 #define KV_HEADS 2
 #define HEAD_DIM 8
+#endif
 #define CONTEXT  512
 #define JOBS_MAX 64
 

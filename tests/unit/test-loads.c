@@ -3,6 +3,9 @@
  * dropped; each reply's tokens and logprobs have the bits of the same request run alone.
  *
  * ZEPH_ROUNDS rounds from ZEPH_SEED on, on the processor; with TEST_CUDA on the shim's card. */
+#define HEADS    2
+#define KV_HEADS 1
+#define HEAD_DIM 32 /* that keys and values can be q8_0 */
 #include "tests/unit/engine-fixture.h"
 
 #ifdef TEST_CUDA
@@ -29,12 +32,16 @@ static uint32_t below(struct chance *c, uint32_t n)
 
 static const enum dtype types[] = {DTYPE_F32, DTYPE_Q4_0, DTYPE_BF16, DTYPE_Q8_0, DTYPE_F16};
 
+static const enum dtype kv_types[] = {DTYPE_F16, DTYPE_Q8_0, DTYPE_BF16, DTYPE_F32};
+static enum dtype kv_type; /* of the round */
+
 static struct fixture *fixture_of(struct chance *c)
 {
 	enum dtype type = types[below(c, sizeof(types) / sizeof(*types))];
 	uint32_t window = below(c, 3) == 0 ? 40 + below(c, 50) : 0;
 	struct backend *b = NULL;
 
+	kv_type = kv_types[below(c, sizeof(kv_types) / sizeof(*kv_types))];
 #ifdef TEST_CUDA
 	assert_int_equal(make_cuda(below(c, 2) ? 90 : 61,
 				 below(c, 2) ? ACTIVATIONS_FAST : ACTIVATIONS_EXACT, &b),
@@ -56,6 +63,7 @@ static struct engine *engine_of(struct fixture *f, struct listener *l, uint32_t 
 	char error[256];
 
 	engine_options_default(&o);
+	o.kv_dtype = kv_type;
 	o.max_sequences = sequences;
 	o.prefill_tokens = chunk;
 	o.kv_bytes = pages * kv_page_bytes(&f->model.config, o.kv_dtype);

@@ -345,6 +345,31 @@ static void who_gives_way_says_the_same_in_the_end(void **state)
 	}
 }
 
+static void nobody_gives_way_in_vain(void **state)
+{
+	struct fixture *f = fixture_new(0);
+	struct engine *e = engine_with_pages(f, 8, 40);
+	struct job *batch = job_like(1, 1, 20, 60, 1001);
+
+	batch->batch_priority = true;
+	engine_submit(e, job_like(0, 0, 290, 100, 1000)); /* 25 pages */
+	engine_submit(e, batch);
+	while (!heard.heard[0].n_tokens)
+		assert_int_equal(engine_step(e), 1);
+	engine_submit(e, job_like(2, 2, 340, 10, 1002)); /* not even with those of the batch job */
+	while (!heard.heard[0].done) {
+		assert_int_equal(stats_of(e).preempted, 0);
+		assert_int_equal(heard.heard[2].n_tokens, 0);
+		assert_int_equal(engine_step(e), 1);
+	}
+	run(e);
+	assert_true(heard.heard[1].done && heard.heard[2].done);
+	assert_int_equal(heard.heard[2].n_tokens, 10);
+	all_given_back(e);
+	engine_free(e);
+	fixture_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -359,6 +384,7 @@ int main(void)
 		cmocka_unit_test(a_prefix_in_the_making_is_waited_for),
 		cmocka_unit_test(echo_runs_the_rows_that_it_tells),
 		cmocka_unit_test(who_gives_way_says_the_same_in_the_end),
+		cmocka_unit_test(nobody_gives_way_in_vain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
