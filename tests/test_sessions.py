@@ -351,8 +351,8 @@ def test_a_history_that_outgrows_the_context_is_too_large(client):
 
 def test_a_second_request_waits_for_the_first(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=150, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True,
+                            **NOISE)  # to the context's end, unless it is stopped
         while client.receive()[1] != "token":
             pass
         assert refused(other, "session.get", name="s").startswith("E_NOT_FOUND")  # not yet there
@@ -362,7 +362,9 @@ def test_a_second_request_waits_for_the_first(client, daemon):
         assert note[1] == "progress" and note[2][0]["phase"] == "queued"
         assert note[2][0]["id"] == waiting[0] and note[2][0]["position"] == 0
         assert {r["phase"] for r in other.call("status")["requests"]["mine"]} >= {"session"}
+        client.call("cancel", id=first)
         one = client.wait(first)
+        assert one["finish"] == "cancelled"
         replies = [other.wait(number) for number in waiting]
     texts = [m["content"] for m in history(client, "s")]
     assert texts == ["a", one["text"], *(t for pair in zip("bcd", (r["text"] for r in replies))
@@ -371,8 +373,8 @@ def test_a_second_request_waits_for_the_first(client, daemon):
 
 def test_who_waits_can_be_cancelled_or_run_out_of_time(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=400, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True,
+                            **NOISE)
         while client.receive()[1] != "token":
             pass
         number = other.send("chat", messages=[user("b")], session="s", tag="w")
@@ -385,14 +387,15 @@ def test_who_waits_can_be_cancelled_or_run_out_of_time(client, daemon):
         assert other.call("cancel", tag="w")["cancelled"] == 1
         cancelled = other.wait(number)
         assert cancelled["finish"] == "cancelled" and cancelled["text"] == ""
-        client.wait(first)
+        client.call("cancel", id=first)
+        assert client.wait(first)["finish"] == "cancelled"
     assert [m["content"] for m in history(client, "s")][0::2] == ["a"]
 
 
 def test_two_sessions_do_not_wait_for_each_other(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=600, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True,
+                            **NOISE)
         while client.receive()[1] != "token":
             pass
         chat(other, "b", session="t", tokens=3)
@@ -654,3 +657,61 @@ def test_charges_are_zero_when_all_is_over(daemon, client):
         time.sleep(0.02)
     row = next(u for u in client.call("status")["users"] if u["uid"] == os.getuid())
     assert row["running"] == row["queued"] == 0 and row["connections"] == 1
+
+
+# ---- what is cached ----
+
+PAGE = 16  # tokens; only whole pages are cached
+
+
+def cached(prompt, reply):
+    """Tokens of the next prompt that need not be computed: whole pages of the last one and of its
+    reply, whose last token was drawn and never computed."""
+    return (prompt + reply - 1) // PAGE * PAGE
+
+
+@pytest.mark.parametrize("how", ["session", "stateless"])
+def test_a_second_turn_costs_the_new_tokens_alone(build, tiny, how):
+    with Zephd(build, tiny) as d, d.connect() as c:
+        long = "".join(chr(97 + i * i % 26) + " " * (i % 5 == 0) for i in range(2000))
+        messages, before = [], None
+        named = {"session": "s"} if how == "session" else {}
+        for turn, text in enumerate((long, "And then?", "Why?")):
+            messages.append(user(text))
+            reply = c.call("chat", messages=messages if how == "stateless" else [user(text)],
+                           max_new_tokens=37, seed=turn, **NOISE, **named)
+            usage = reply["usage"]
+            if turn == 0:
+                assert 1700 < usage["prompt_tokens"] and usage["cached_tokens"] == 0
+            else:
+                assert usage["cached_tokens"] == cached(*before)
+                assert usage["prompt_tokens"] - usage["cached_tokens"] < 100
+            before = usage["prompt_tokens"], len(reply["tokens"])
+            messages.append(assistant(reply["text"]))
+
+
+def test_a_fork_and_what_is_rewound_are_cached_too(build, tiny):
+    with Zephd(build, tiny) as d, d.connect() as c:
+        first = chat(c, "a" * 400, session="s", tokens=37)
+        expected = cached(first["usage"]["prompt_tokens"], 37)
+        c.call("session.fork", **{"from": "s", "to": "t"})
+        for name in ("s", "t"):
+            assert chat(c, "b", session=name)["usage"]["cached_tokens"] >= expected
+        c.call("session.rewind", name="s", turns=1)
+        assert chat(c, "c", session="s")["usage"]["cached_tokens"] >= expected
+        # another user's cache is not used, whatever was said
+        if os.getuid() == 0:
+            with as_uid(d, 12345) as other:
+                assert chat(other, "a" * 400, session="s")["usage"]["cached_tokens"] == 0
+
+
+def test_after_a_restart_the_cache_is_built_again(build, tiny):
+    with Zephd(build, tiny) as d:
+        with d.connect() as c:
+            chat(c, "a" * 400, session="s", tokens=37)
+        d.stop()
+        with restart(build, tiny, d) as again, again.connect() as c:
+            second = chat(c, "b", session="s", tokens=37)["usage"]
+            assert second["cached_tokens"] == 0
+            third = chat(c, "c", session="s")["usage"]
+            assert third["cached_tokens"] == cached(second["prompt_tokens"], 37)
