@@ -438,12 +438,33 @@ def test_who_waits_can_be_cancelled_or_run_out_of_time(client, daemon):
 
 def test_two_sessions_do_not_wait_for_each_other(client, daemon):
     with daemon.connect() as other:
-        crowd = [client.send("chat", messages=[user("a")], session="s", max_new_tokens=20, seed=1,
-                             tag="crowd", **NOISE) for _ in range(50)]
-        chat(other, "b", session="t", tokens=3)
-        waiting = other.call("cancel", tag="crowd")["cancelled"]
-        results = [client.wait(number)["finish"] for number in crowd]
-    assert waiting > 10 and results.count("cancelled") > 10
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True, **NOISE)
+        while client.receive()[1] != "token":
+            pass
+        second = other.send("chat", messages=[user("b")], session="t", seed=1, stream=True,
+                            max_new_tokens=3, **NOISE)
+        while other.receive()[1] != "token":
+            pass
+        client.call("cancel", id=first)
+        assert client.wait(first)["finish"] == "cancelled"
+        assert other.wait(second)["finish"] == "length"
+
+
+def test_what_waits_sees_what_the_one_before_it_has_made(client):
+    """All sent before any answer: a new session is told, taken back, dropped."""
+    numbers = [client.send("chat", messages=[user("a")], session="s", max_new_tokens=5, seed=1,
+                           **NOISE),
+               client.send("session.rewind", name="s", turns=1),
+               client.send("chat", messages=[user("b")], session="s", max_new_tokens=5, seed=1,
+                           **NOISE),
+               client.send("session.drop", name="s"),
+               client.send("session.drop", name="s")]
+    told, rewound, again, dropped = [client.wait(n) for n in numbers[:4]]
+    assert told["saved"] and rewound["messages"] == 0 and again["saved"]
+    assert dropped["messages"] == 2
+    with pytest.raises(Refused, match="E_NOT_FOUND"):
+        client.wait(numbers[4])
+    assert client.call("session.list") == []
 
 
 def test_many_at_once_lose_nothing(daemon, client):
