@@ -24,22 +24,29 @@ static bool same_session(const struct request *a, const struct request *b)
 	return a->user == b->user && strcmp(a->session_name, b->session_name) == 0;
 }
 
-/* Tells the request how many are before it. */
-static void tell_place(struct request *r)
+/* How many are before it: the one whose turn it is, and those who wait longer. The session may be
+ * NULL: it is not there yet. */
+static uint32_t place_of(const struct request *r, const struct session *session)
 {
-	const struct request *other;
-	uint32_t place = 0;
+	const struct request *holder = session ? session->holder : NULL, *other;
+	uint32_t place = holder && holder != r;
 
 	TAILQ_FOREACH(other, &r->server->requests, link)
 	{
 		if (other == r)
 			break;
-		place += same_session(other, r) && changes(other) && other->phase != PHASE_SAVING;
+		place += other->phase == PHASE_SESSION && other != holder && changes(other) &&
+			 same_session(other, r);
 	}
-	if (place > 0 && place != r->session_place) {
-		r->session_place = place;
-		answer_queued(r, place - 1); /* 0 is next */
-	}
+	return place;
+}
+
+static void tell_place(struct request *r, uint32_t place)
+{
+	if (place == r->session_place)
+		return;
+	r->session_place = place;
+	answer_queued(r, place - 1); /* 0 is next */
 }
 
 static bool scan(struct server *s, struct session_owner *o)
@@ -145,6 +152,14 @@ void session_wait(struct request *r)
 		return;
 	}
 	session = session_find(o, r->session_name);
+	if (changes(r)) {
+		uint32_t place = place_of(r, session);
+
+		if (place > 0) {
+			tell_place(r, place);
+			return;
+		}
+	}
 	if (!session && r->method == METHOD_CHAT) {
 		session = make(r, o);
 		if (!session)
@@ -154,10 +169,6 @@ void session_wait(struct request *r)
 		return;
 	}
 	if (changes(r)) {
-		if (session->holder && session->holder != r) {
-			tell_place(r);
-			return;
-		}
 		session->holder = r;
 		r->session = session;
 	}

@@ -137,9 +137,10 @@ static struct reply_ids *known(const struct prompt *p, const uint8_t key[DIGEST_
 		       : reply_memory_find(p->tools->memory, p->task->uid, key);
 }
 
-/* Puts the reply's ids for span `at`, behind those of the text before it, if these are the ones
- * that the reply was written behind. */
-static int put(struct prompt *p, const struct rendering *text, size_t at, struct reply_ids *reply)
+/* Puts the reply's ids for span `at`, and for the `lead` bytes before it, behind those of the text
+ * before, if these are the ones that the reply was written behind. */
+static int put(struct prompt *p, const struct rendering *text, size_t at, size_t lead,
+	struct reply_ids *reply)
 {
 	const struct text_span *span = &text->spans[at];
 	struct token_list before = {};
@@ -147,10 +148,14 @@ static int put(struct prompt *p, const struct rendering *text, size_t at, struct
 	int r;
 
 	/* ids come from files, too */
-	if (reply_ids_cover(p->tools->model->tokenizer, reply->ids, reply->n, span->text,
-		    span->len) != reply->n)
+	if (reply_ids_cover(p->tools->model->tokenizer, reply->ids, reply->n, span->text - lead,
+		    span->len + lead) != reply->n)
 		return 0;
+	if (lead)
+		text->spans[at - 1].len -= lead;
 	r = encode(p, text, at, &before);
+	if (lead)
+		text->spans[at - 1].len += lead;
 	if (r == 0)
 		r = text_digest_ids(p->ids, before.ids, before.n, digest);
 	if (r == 0 && memcmp(digest, reply->prompt, DIGEST_BYTES) != 0)
@@ -167,28 +172,48 @@ static int put(struct prompt *p, const struct rendering *text, size_t at, struct
 	return r;
 }
 
-/* Looks at each stretch that came from a message: is it a reply whose ids are known? */
+/* Is span `at`, with the `lead` bytes before it, a reply at this place whose ids are known? */
+static int try(struct prompt *p, const struct rendering *text, size_t at, size_t lead,
+	const uint8_t place[DIGEST_BYTES])
+{
+	const struct text_span *span = &text->spans[at];
+	uint8_t key[DIGEST_BYTES];
+	struct reply_ids *reply;
+	int r;
+
+	r = reply_ids_key(place, span->text - lead, span->len + lead, key);
+	reply = r == 0 ? known(p, key) : NULL;
+	if (reply)
+		r = put(p, text, at, lead, reply);
+	reply_ids_unref(reply);
+	return r;
+}
+
+/* Looks at each stretch that came from a message, also with the space that a template puts in front
+ * of it: SentencePiece's models write that space themselves, and then the message is without it. */
 static int put_replies(struct prompt *p, const struct rendering *text)
 {
+	uint8_t place[DIGEST_BYTES], before_space[DIGEST_BYTES];
+	bool space = false; /* the span before ends in one, at that place */
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < text->n_spans; i++) {
 		const struct text_span *span = &text->spans[i];
-		uint8_t place[DIGEST_BYTES], key[DIGEST_BYTES];
 
 		if (!span->trusted && !p->lost) {
-			struct reply_ids *reply;
-
 			r = digest_now(p->text, place);
 			if (r == 0)
-				r = reply_ids_key(place, span->text, span->len, key);
-			reply = r == 0 ? known(p, key) : NULL;
-			if (reply)
-				r = put(p, text, i, reply);
-			reply_ids_unref(reply);
+				r = try(p, text, i, 0, place);
+			if (r == 0 && space && !p->lost && p->span <= i)
+				r = try(p, text, i, 1, before_space);
 		}
+		space = span->trusted && span->text[span->len - 1] == ' ';
 		if (r == 0)
-			r = digest_add(p->text, span->text, span->len);
+			r = digest_add(p->text, span->text, span->len - space);
+		if (r == 0 && space)
+			r = digest_now(p->text, before_space);
+		if (r == 0 && space)
+			r = digest_add(p->text, " ", 1);
 	}
 	return r;
 }

@@ -29,8 +29,8 @@ def tiny(build, tmp_path_factory):
     return make_model(build, tmp_path_factory.mktemp("model") / "tiny.gguf", seed=1)
 
 
-def make_model(build, path, seed):
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
+def make_model(build, path, seed, shape="tiny"):
+    subprocess.run([build / "engine/zeph-mkmodel", "--shape", shape, "--type", "f32", "--seed",
                     str(seed), path], check=True)
     return path
 
@@ -110,6 +110,50 @@ def test_a_prompt_begins_with_the_last_prompt_and_its_reply(client):
         messages.append(assistant(kept["text"]))
         expected = made["tokens"] + kept["tokens"]
     assert history(client, "s") == messages
+
+
+@pytest.mark.parametrize("shape,template", [
+    ("mistral-tiny", "zephyr"), ("mistral-tiny", "chatml"), ("mistral-tiny", "llama-3"),
+    ("tiny", "zephyr")])
+def test_the_same_with_other_tokenizers_and_templates(build, tmp_path, shape, template):
+    """mistral-tiny's tokenizer is SentencePiece's kind, with its spaces in front."""
+    model = make_model(build, tmp_path / "model.gguf", 1, shape)
+    with Zephd(build, model, config=f'model: {{ template = "{template}"; }};') as d, \
+            d.connect() as c:
+        messages, expected = [], []
+        for turn in range(3):
+            messages.append(user(f"Q{turn}"))
+            made = c.call("template", messages=messages)["tokens"]
+            assert made[:len(expected)] == expected
+            reply = chat(c, f"Q{turn}", session="s", seed=turn, tokens=30)
+            assert reply["receipt"]["prompt"] == hashed(made)
+            # llama-3's template trims what it is given
+            assert reply["text"].strip() == reply["text"] or template != "llama-3"
+            messages.append(assistant(reply["text"]))
+            expected = made + reply["tokens"]
+
+
+@pytest.mark.parametrize("template", ["mistral-instruct", "llama-2"])
+def test_a_space_that_the_template_writes_may_be_the_replys_own(build, tmp_path, template):
+    """These write ' ' and the reply, whose first token has that space already: of a client that
+    resends the reply without it, or where the template trims it away."""
+    model = make_model(build, tmp_path / "model.gguf", 1, "mistral-tiny")
+    with Zephd(build, model, config=f'model: {{ template = "{template}"; }};') as d, \
+            d.connect() as c:
+        first = c.call("template", messages=[user("a")])["tokens"]
+        reply = next(r for r in (chat(c, "a", seed=seed, tokens=12) for seed in range(300))
+                     if r["text"][0] == " " and r["text"][1:].strip() == r["text"][1:])
+        resent = assistant(reply["text"][1:] if template == "mistral-instruct" else reply["text"])
+        made = c.call("template", messages=[user("a"), resent, user("b")])
+        assert made["tokens"][:len(first) + 12] == first + reply["tokens"]
+        # all the text is there, once
+        back = c.call("detokenize", tokens=made["tokens"])["text"]
+        assert back.count(reply["text"][1:]) == 1 and back.rstrip().endswith("[/INST]")
+        # one that does not begin with a space does not get it
+        other = next(r for r in (chat(c, "a", seed=seed, tokens=12) for seed in range(300))
+                     if r["text"][0] != " " and r["text"].strip() == r["text"])
+        made = c.call("template", messages=[user("a"), assistant(other["text"]), user("b")])
+        assert made["tokens"][:len(first) + 12] != first + other["tokens"]
 
 
 def test_what_follows_a_reply_is_the_templates_text(client):
@@ -351,8 +395,8 @@ def test_a_history_that_outgrows_the_context_is_too_large(client):
 
 def test_a_second_request_waits_for_the_first(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=150, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True,
+                            **NOISE)  # to the context's end, unless it is stopped
         while client.receive()[1] != "token":
             pass
         assert refused(other, "session.get", name="s").startswith("E_NOT_FOUND")  # not yet there
@@ -362,7 +406,9 @@ def test_a_second_request_waits_for_the_first(client, daemon):
         assert note[1] == "progress" and note[2][0]["phase"] == "queued"
         assert note[2][0]["id"] == waiting[0] and note[2][0]["position"] == 0
         assert {r["phase"] for r in other.call("status")["requests"]["mine"]} >= {"session"}
+        client.call("cancel", id=first)
         one = client.wait(first)
+        assert one["finish"] == "cancelled"
         replies = [other.wait(number) for number in waiting]
     texts = [m["content"] for m in history(client, "s")]
     assert texts == ["a", one["text"], *(t for pair in zip("bcd", (r["text"] for r in replies))
@@ -371,8 +417,8 @@ def test_a_second_request_waits_for_the_first(client, daemon):
 
 def test_who_waits_can_be_cancelled_or_run_out_of_time(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=400, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True,
+                            **NOISE)
         while client.receive()[1] != "token":
             pass
         number = other.send("chat", messages=[user("b")], session="s", tag="w")
@@ -385,19 +431,40 @@ def test_who_waits_can_be_cancelled_or_run_out_of_time(client, daemon):
         assert other.call("cancel", tag="w")["cancelled"] == 1
         cancelled = other.wait(number)
         assert cancelled["finish"] == "cancelled" and cancelled["text"] == ""
-        client.wait(first)
+        client.call("cancel", id=first)
+        assert client.wait(first)["finish"] == "cancelled"
     assert [m["content"] for m in history(client, "s")][0::2] == ["a"]
 
 
 def test_two_sessions_do_not_wait_for_each_other(client, daemon):
     with daemon.connect() as other:
-        first = client.send("chat", messages=[user("a")], session="s", max_new_tokens=600, seed=1,
-                            stream=True, **NOISE)
+        first = client.send("chat", messages=[user("a")], session="s", seed=1, stream=True, **NOISE)
         while client.receive()[1] != "token":
             pass
-        chat(other, "b", session="t", tokens=3)
+        second = other.send("chat", messages=[user("b")], session="t", seed=1, stream=True,
+                            max_new_tokens=3, **NOISE)
+        while other.receive()[1] != "token":
+            pass
         client.call("cancel", id=first)
         assert client.wait(first)["finish"] == "cancelled"
+        assert other.wait(second)["finish"] == "length"
+
+
+def test_what_waits_sees_what_the_one_before_it_has_made(client):
+    """All sent before any answer: a new session is told, taken back, dropped."""
+    numbers = [client.send("chat", messages=[user("a")], session="s", max_new_tokens=5, seed=1,
+                           **NOISE),
+               client.send("session.rewind", name="s", turns=1),
+               client.send("chat", messages=[user("b")], session="s", max_new_tokens=5, seed=1,
+                           **NOISE),
+               client.send("session.drop", name="s"),
+               client.send("session.drop", name="s")]
+    told, rewound, again, dropped = [client.wait(n) for n in numbers[:4]]
+    assert told["saved"] and rewound["messages"] == 0 and again["saved"]
+    assert dropped["messages"] == 2
+    with pytest.raises(Refused, match="E_NOT_FOUND"):
+        client.wait(numbers[4])
+    assert client.call("session.list") == []
 
 
 def test_many_at_once_lose_nothing(daemon, client):
@@ -654,3 +721,61 @@ def test_charges_are_zero_when_all_is_over(daemon, client):
         time.sleep(0.02)
     row = next(u for u in client.call("status")["users"] if u["uid"] == os.getuid())
     assert row["running"] == row["queued"] == 0 and row["connections"] == 1
+
+
+# ---- what is cached ----
+
+PAGE = 16  # tokens; only whole pages are cached
+
+
+def cached(prompt, reply):
+    """Tokens of the next prompt that need not be computed: whole pages of the last one and of its
+    reply, whose last token was drawn and never computed."""
+    return (prompt + reply - 1) // PAGE * PAGE
+
+
+@pytest.mark.parametrize("how", ["session", "stateless"])
+def test_a_second_turn_costs_the_new_tokens_alone(build, tiny, how):
+    with Zephd(build, tiny) as d, d.connect() as c:
+        long = "".join(chr(97 + i * i % 26) + " " * (i % 5 == 0) for i in range(2000))
+        messages, before = [], None
+        named = {"session": "s"} if how == "session" else {}
+        for turn, text in enumerate((long, "And then?", "Why?")):
+            messages.append(user(text))
+            reply = c.call("chat", messages=messages if how == "stateless" else [user(text)],
+                           max_new_tokens=37, seed=turn, **NOISE, **named)
+            usage = reply["usage"]
+            if turn == 0:
+                assert 1700 < usage["prompt_tokens"] and usage["cached_tokens"] == 0
+            else:
+                assert usage["cached_tokens"] == cached(*before)
+                assert usage["prompt_tokens"] - usage["cached_tokens"] < 100
+            before = usage["prompt_tokens"], len(reply["tokens"])
+            messages.append(assistant(reply["text"]))
+
+
+def test_a_fork_and_what_is_rewound_are_cached_too(build, tiny):
+    with Zephd(build, tiny) as d, d.connect() as c:
+        first = chat(c, "a" * 400, session="s", tokens=37)
+        expected = cached(first["usage"]["prompt_tokens"], 37)
+        c.call("session.fork", **{"from": "s", "to": "t"})
+        for name in ("s", "t"):
+            assert chat(c, "b", session=name)["usage"]["cached_tokens"] >= expected
+        c.call("session.rewind", name="s", turns=1)
+        assert chat(c, "c", session="s")["usage"]["cached_tokens"] >= expected
+        # another user's cache is not used, whatever was said
+        if os.getuid() == 0:
+            with as_uid(d, 12345) as other:
+                assert chat(other, "a" * 400, session="s")["usage"]["cached_tokens"] == 0
+
+
+def test_after_a_restart_the_cache_is_built_again(build, tiny):
+    with Zephd(build, tiny) as d:
+        with d.connect() as c:
+            chat(c, "a" * 400, session="s", tokens=37)
+        d.stop()
+        with restart(build, tiny, d) as again, again.connect() as c:
+            second = chat(c, "b", session="s", tokens=37)["usage"]
+            assert second["cached_tokens"] == 0
+            third = chat(c, "c", session="s")["usage"]
+            assert third["cached_tokens"] == cached(second["prompt_tokens"], 37)

@@ -446,7 +446,8 @@ static void each_stretch_between_control_tokens_has_its_own_space(void **state)
 	struct tokenizer *t = piece_tokenizer();
 
 	expect_text(t, "ab</s>\n</s>", true, TOKENIZE_MODEL, IDS(1, 8, 2, 3, 9, 2));
-	/* what continues other tokens' text has none in front of it, behind a control token it has */
+	/* what continues other tokens' text has none in front of it, behind a control token it has
+	 */
 	expect_text(t, "\n</s>\n", true, TOKENIZE_CONTINUE, IDS(9, 2, 3, 9));
 	expect_text(t, "</s>\n", true, TOKENIZE_CONTINUE, IDS(2, 3, 9));
 	expect_text(t, " ab", false, TOKENIZE_CONTINUE, IDS(8));
