@@ -183,3 +183,43 @@ def test_scores_are_the_same_bits_beside_eight_streams(daemon, client):
     assert [c["logprob"] for c in beside["choices"]] == alone
     assert [c["logprob"] for c in again["choices"]] == alone
     assert beside["usage"]["cached_tokens"] == 0 and again["usage"]["cached_tokens"] == 64
+
+
+def compare(client, case):
+    found = client.call("score", **case["request"])
+    assert [c["tokens"] for c in found["choices"]] == [c["tokens"] for c in case["choices"]]
+    for mine, theirs in zip(found["choices"], case["choices"]):
+        assert math.isclose(mine["logprob"], theirs["logprob"], rel_tol=0,
+                            abs_tol=TOLERANCE * theirs["deviation"]), mine
+    assert found["best"] == max(range(len(found["choices"])),
+                                key=lambda i: case["choices"][i]["logprob"])
+
+
+def test_the_reference_backend_gives_the_scores_of_transformers(build, model):
+    cases = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert len(cases) >= 5 and {"messages", "prompt"} == {k for c in cases for k in c["request"]} - {"choices"}
+    with Zephd(build, model, "--device", "reference") as d, d.connect() as c:
+        for case in cases:
+            compare(c, case)
+
+
+@pytest.mark.reference
+def test_scores_are_those_of_transformers_live(build, model, seed):
+    import random
+    import sys
+    sys.path.insert(0, str(REPOSITORY / "tests/golden"))
+    import make_score
+
+    draw = random.Random(seed)
+    words = (REPOSITORY / "tests/golden/essay.txt").read_text(encoding="utf-8").split()
+
+    def some(most):
+        at = draw.randrange(len(words) - most)
+        return " ".join(words[at:at + draw.randrange(1, most + 1)])
+
+    requests = [{"messages": make_score.user(some(40)), "choices": [some(5) for _ in range(4)]},
+                {"prompt": some(40), "choices": [" " + some(5) for _ in range(4)]}]
+    text, oracle = make_score.Text(model), make_score.Oracle(model)
+    with Zephd(build, model, "--device", "reference") as d, d.connect() as c:
+        for request in requests:
+            compare(c, {"request": request, "choices": make_score.score(text, oracle, request)})
