@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/choose.h"
 #include "client/conversation.h"
 #include "client/extract.h"
 #include "client/json.h"
@@ -15,7 +16,7 @@
 
 enum method ask_method(const struct options *o)
 {
-	return o->raw ? METHOD_COMPLETE : METHOD_CHAT;
+	return o->n_choices > 0 ? METHOD_SCORE : o->raw ? METHOD_COMPLETE : METHOD_CHAT;
 }
 
 static void set(struct params *p, enum param which)
@@ -44,6 +45,12 @@ void ask_params(const struct session *s, const struct options *o, const struct p
 		params.n_messages = n;
 		set(&params, PARAM_MESSAGES);
 	}
+	if (o->n_choices > 0) {
+		params.choices = o->choices;
+		params.n_choices = o->n_choices;
+		set(&params, PARAM_CHOICES);
+	}
+	/* a score streams its progress alone */
 	params.stream = !o->no_stream && !o->json && !o->extract && !o->map;
 	set(&params, PARAM_STREAM);
 	if (s->bounded) {
@@ -155,7 +162,7 @@ static double float_in(const msgpack_object *map, const char *key)
 	return v;
 }
 
-static void show_stats(const struct session *s, const msgpack_object *result)
+void ask_stats(const struct session *s, const msgpack_object *result)
 {
 	const msgpack_object *usage = map_get(result, "usage"), *timing = map_get(result, "timing");
 	struct rpc_text finish = {"?", 1};
@@ -171,9 +178,8 @@ static void show_stats(const struct session *s, const msgpack_object *result)
 		float_in(timing, "tokens_per_s"));
 }
 
-/* {"request":{"method":…,"params":…}, and all that the daemon answered}. 0 or -ENOMEM. */
-static int json_answer(msgpack_sbuffer *out, enum method method, const struct params *params,
-	const msgpack_object *result)
+int ask_json(msgpack_sbuffer *out, enum method method, const struct params *params,
+	const msgpack_object *result, const char *more)
 {
 	msgpack_sbuffer packed;
 	msgpack_unpacked sent;
@@ -210,6 +216,8 @@ static int json_answer(msgpack_sbuffer *out, enum method method, const struct pa
 			r = json_write(out, &kv->val);
 	}
 	if (r == 0)
+		r = msgpack_sbuffer_write(out, more, strlen(more));
+	if (r == 0)
 		r = msgpack_sbuffer_write(out, "}\n", 2);
 	msgpack_unpacked_destroy(&sent);
 	msgpack_sbuffer_destroy(&packed);
@@ -225,6 +233,8 @@ enum exit_code ask_print(struct session *s, const struct options *o, const struc
 	size_t at, len;
 	int r = 0;
 
+	if (o->n_choices > 0)
+		return choose_print(s, o, params, result);
 	if (result->type != MSGPACK_OBJECT_MAP || !object_text(map_get(result, "text"), &text)) {
 		session_complain(s, "E_PROTOCOL: the daemon's result has no text");
 		return EXIT_BROKEN;
@@ -234,7 +244,7 @@ enum exit_code ask_print(struct session *s, const struct options *o, const struc
 		msgpack_sbuffer out;
 
 		msgpack_sbuffer_init(&out);
-		r = json_answer(&out, ask_method(o), params, result);
+		r = ask_json(&out, ask_method(o), params, result, "");
 		if (r == 0)
 			r = output_text(&s->out, out.data, out.size);
 		msgpack_sbuffer_destroy(&out);
@@ -260,7 +270,7 @@ enum exit_code ask_print(struct session *s, const struct options *o, const struc
 	if (saved && saved->type == MSGPACK_OBJECT_BOOLEAN && !saved->via.boolean)
 		session_complain(s, "the session is not on disk: it lasts as long as the daemon");
 	if (o->stats)
-		show_stats(s, result);
+		ask_stats(s, result);
 	if (finish.len == 9 && memcmp(finish.text, "cancelled", 9) == 0) {
 		session_complain(s, "E_CANCELLED: the request was cancelled from elsewhere");
 		return EXIT_AGAIN;

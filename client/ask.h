@@ -22,8 +22,15 @@ enum method ask_method(const struct options *o);
  * text pass. */
 enum exit_code ask_size(struct session *s, size_t bytes);
 
-/* Appends the answer as the options want it (--json, -x, plain). EXIT_DONE, EXIT_AGAIN for a
- * cancelled one, EXIT_CUT, EXIT_BROKEN; complains of all but the first. skip: bytes of the text
- * printed already. */
+/* Appends {"request":{"method":…,"params":…}, all that the daemon answered, and `more`}: one line.
+ * 0 or -ENOMEM. */
+int ask_json(msgpack_sbuffer *out, enum method method, const struct params *params,
+	const msgpack_object *result, const char *more);
+/* --stats: one line on stderr. */
+void ask_stats(const struct session *s, const msgpack_object *result);
+
+/* Appends the answer as the options want it (--json, -x, plain). EXIT_DONE, EXIT_NO, EXIT_AGAIN
+ * for a cancelled one, EXIT_CUT, EXIT_BROKEN; complains of all but the first two. skip: bytes of
+ * the text printed already. */
 enum exit_code ask_print(struct session *s, const struct options *o, const struct params *params,
 	const msgpack_object *result, size_t skip);

@@ -29,6 +29,10 @@ const char options_help[] =
 	"      --raw                complete the text as it is, without the chat template\n"
 	"      --map 'TEXT {}'      ask once for each line of stdin, put in place of {}\n"
 	"      --no-stdin           leave stdin alone\n"
+	"answers that scripts branch on\n"
+	"      --choose A,B,C       print the likeliest of these answers (repeatable: then no\n"
+	"                           comma splits)\n"
+	"      --is                 is the answer yes? exits 0 for yes, 1 for no\n"
 	"sampling\n"
 	"  -m, --max-new-tokens N   at most so many tokens\n"
 	"  -t, --temperature X      0 is greedy\n"
@@ -49,8 +53,8 @@ const char options_help[] =
 	"      --dial-stdio         connect stdin and stdout to the daemon (for ssh)\n"
 	"      --version  --help\n"
 	"\n"
-	"exit: 0 done, 2 usage, 3 no daemon or connection lost, 4 refused, 5 model, device or\n"
-	"protocol, 6 try again, 7 no code block for -x. More in zeph(1).\n";
+	"exit: 0 done, 1 no (--is), 2 usage, 3 no daemon or connection lost, 4 refused, 5 model,\n"
+	"device or protocol, 6 try again, 7 no code block for -x. More in zeph(1).\n";
 
 enum {
 	WORD = 1, /* what getopt calls an argument that is no option, with "-" as the first flag */
@@ -65,6 +69,8 @@ enum {
 	REPEAT_PENALTY,
 	SEED,
 	STOP,
+	CHOOSE,
+	IS,
 	NO_STREAM,
 	JSON,
 	STATS,
@@ -93,6 +99,8 @@ static const struct option long_options[] = {
 	{"repeat-penalty", required_argument, NULL, REPEAT_PENALTY},
 	{"seed", required_argument, NULL, SEED},
 	{"stop", required_argument, NULL, STOP},
+	{"choose", required_argument, NULL, CHOOSE},
+	{"is", no_argument, NULL, IS},
 	{"no-stream", no_argument, NULL, NO_STREAM},
 	{"extract", no_argument, NULL, 'x'},
 	{"json", no_argument, NULL, JSON},
@@ -171,6 +179,87 @@ static int take_stop(struct options *o, const char *value, char *error, size_t s
 	return 0;
 }
 
+static void add_choice(struct options *o, const char *text, size_t len)
+{
+	o->choices[o->n_choices++] = (struct rpc_text){text, len};
+}
+
+/* Once given, commas split and the blanks around them are left out; given more often, each is one
+ * choice as it stands. `choices` has room for each comma and each argument. */
+static int split_choices(struct options *o, char *error, size_t size)
+{
+	const char *at = o->choices[0].text;
+
+	if (o->n_choose == 1) {
+		o->n_choices = 0;
+		for (;;) {
+			const size_t n = strcspn(at, ",");
+			size_t from = strspn(at, " \t"), to = n;
+
+			while (to > from && (at[to - 1] == ' ' || at[to - 1] == '\t'))
+				to--;
+			from = from < to ? from : to;
+			add_choice(o, at + from, to - from);
+			if (!at[n])
+				break;
+			at += n + 1;
+		}
+	}
+	for (uint32_t i = 0; i < o->n_choices; i++)
+		if (o->choices[i].len == 0 || o->choices[i].len > CHOICE_BYTES_MAX) {
+			snprintf(error, size,
+				"--choose: found a choice of %zu bytes, wanted 1 to %u",
+				o->choices[i].len, CHOICE_BYTES_MAX);
+			return -EINVAL;
+		}
+	if (o->n_choices < 2 || o->n_choices > CHOICES_MAX) {
+		snprintf(error, size, "--choose: found %u choices, wanted 2 to %u", o->n_choices,
+			CHOICES_MAX);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* What --choose and --is do not go with: whatever is about how a text is drawn or printed. */
+static int check_choices(const struct options *o, char *error, size_t size)
+{
+	const char *what = o->is ? "--is" : "--choose";
+
+	if (o->is && o->n_choose > 0)
+		snprintf(error, size, "--is: found beside --choose");
+	else if (o->is && o->map)
+		snprintf(error, size, "--is: found beside --map, whose answers are many");
+	else if (o->extract)
+		snprintf(error, size, "%s: found beside --extract", what);
+	else if (o->continues || params_has(&o->params, PARAM_SESSION))
+		snprintf(error, size, "%s: found beside a session, and nothing is said", what);
+	else
+		for (int i = 0; i < PARAM_COUNT; i++)
+			if (params_has(&o->params, i)) {
+				snprintf(error, size,
+					"%s: found beside what sets %s, and nothing is drawn", what,
+					param_name(i));
+				return -EINVAL;
+			}
+	return error[0] ? -EINVAL : 0;
+}
+
+static int finish_choices(struct options *o, char *error, size_t size)
+{
+	static const char *const words[] = {"Yes", "yes", "YES", "No", "no", "NO"};
+	int r;
+
+	error[0] = 0;
+	r = check_choices(o, error, size);
+	if (r < 0)
+		return r;
+	if (!o->is)
+		return split_choices(o, error, size);
+	for (size_t i = 0; i < 2 * YES_WAYS; i++)
+		add_choice(o, words[i], strlen(words[i]));
+	return 0;
+}
+
 static int take_timeout(struct options *o, const char *value, char *error, size_t size)
 {
 	double seconds;
@@ -219,6 +308,11 @@ static int take(struct options *o, int option, const char *value, char *error, s
 		o->params.set |= UINT64_C(1) << PARAM_DO_SAMPLE;
 		return 0;
 	case STOP: return take_stop(o, value, error, size);
+	case CHOOSE:
+		o->n_choose++;
+		add_choice(o, value, strlen(value));
+		return 0;
+	case IS: o->is = true; return 0;
 	case NO_STREAM: o->no_stream = true; return 0;
 	case 'x': o->extract = true; return 0;
 	case JSON: o->json = true; return 0;
@@ -271,12 +365,17 @@ static int check(const struct options *o, char *error, size_t size)
 
 int options_parse(struct options *o, int argc, char **argv, char *error, size_t size)
 {
+	size_t most = 2 * YES_WAYS + (size_t)argc; /* choices */
 	int option, r = 0;
 
 	*o = (struct options){.timeout_usec = CONNECT_USEC};
 	o->words = calloc((size_t)argc + 1, sizeof(*o->words));
 	o->files = calloc((size_t)argc + 1, sizeof(*o->files));
-	if (!o->words || !o->files)
+	for (int i = 1; i < argc; i++)
+		for (const char *comma = argv[i]; (comma = strchr(comma, ',')); comma++)
+			most++;
+	o->choices = calloc(most, sizeof(*o->choices));
+	if (!o->words || !o->files || !o->choices)
 		return -ENOMEM;
 	while (r == 0) {
 		const int at = optind;
@@ -300,7 +399,11 @@ int options_parse(struct options *o, int argc, char **argv, char *error, size_t 
 	}
 	for (; r == 0 && optind < argc; optind++) /* after "--" all is text */
 		o->words[o->n_words++] = (struct word){argv[optind], false};
-	return r < 0 ? r : o->version || o->help ? 0 : check(o, error, size);
+	if (r < 0 || o->version || o->help)
+		return r;
+	if (o->n_choose > 0 || o->is)
+		r = finish_choices(o, error, size);
+	return r < 0 ? r : check(o, error, size);
 }
 
 void options_done(struct options *o)
@@ -309,5 +412,6 @@ void options_done(struct options *o)
 		return;
 	free(o->words);
 	free(o->files);
+	free(o->choices);
 	*o = (struct options){0};
 }

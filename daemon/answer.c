@@ -237,14 +237,19 @@ static void pack_receipt(msgpack_packer *pk, const struct request *r)
 	const struct server *s = r->server;
 	const struct engine_report *report = &s->report;
 
+	bool chat = r->call && params_has(&r->call->params, PARAM_MESSAGES);
+	bool draws = r->method != METHOD_SCORE;
+
 	pack_key(pk, "receipt");
-	msgpack_pack_map(pk, 11);
+	msgpack_pack_map(pk, 9 + 2 * draws);
 	pack_string(pk, "model", s->model_hash);
 	pack_string(pk, "prompt", r->prompt_hash);
-	pack_string(pk, "template", r->method == METHOD_CHAT ? report->template_hash : NULL);
-	pack_key(pk, "seed");
-	msgpack_pack_int64(pk, (int64_t)r->generation.seed);
-	pack_sampling(pk, &r->generation);
+	pack_string(pk, "template", chat ? report->template_hash : NULL);
+	if (draws) {
+		pack_key(pk, "seed");
+		msgpack_pack_int64(pk, (int64_t)r->generation.seed);
+		pack_sampling(pk, &r->generation);
+	}
 	pack_string(pk, "backend", report->device.kind);
 	pack_string(pk, "isa", report->device.isa);
 	pack_string(pk, "activations",
@@ -253,6 +258,13 @@ static void pack_receipt(msgpack_packer *pk, const struct request *r)
 	report->device.inexact ? msgpack_pack_false(pk) : msgpack_pack_true(pk);
 	pack_string(pk, "kv_type", report->model ? dtype_info(report->kv_dtype)->name : NULL);
 	pack_string(pk, "build", receipt_build());
+}
+
+void answer_pack_ending(msgpack_packer *pk, const struct request *r, const struct event *done)
+{
+	pack_usage(pk, done);
+	pack_timing(pk, r, done);
+	pack_receipt(pk, r);
 }
 
 static const char *finish_name(const struct event *done)
@@ -291,9 +303,7 @@ void answer_result(struct request *r, const struct event *done)
 	pack_string(&pk, "finish", finish_name(done));
 	if (stopped)
 		pack_stop(&pk, &r->call->params.stop[done->stop]);
-	pack_usage(&pk, done);
-	pack_timing(&pk, r, done);
-	pack_receipt(&pk, r);
+	answer_pack_ending(&pk, r, done);
 	if (r->last) { /* it was added to its session */
 		pack_key(&pk, "saved");
 		if (r->saved)

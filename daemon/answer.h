@@ -24,6 +24,8 @@ void answer_pack_logprob(
 /* Responses. done: the engine's last word, or NULL for a request that never reached it and was
  * cancelled by its own client. */
 void answer_result(struct request *r, const struct event *done);
+/* The three keys that every result of the engine ends with: usage, timing, receipt. */
+void answer_pack_ending(msgpack_packer *pk, const struct request *r, const struct event *done);
 void answer_text(struct request *r, const struct text_task *t);
 void answer_dropped(struct request *r, uint32_t pages); /* cache.drop */
 void answer_state(struct request *r);                   /* model.load, model.unload */

@@ -198,6 +198,12 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 	generation_resolve(p, &r->server->config.defaults, &m->defaults, &r->generation);
 	r->echo = r->generation.echo;
 	error = bound(r, p, sentence, sentence_size);
+	if (error == RPC_OK && t->score &&
+		score_bytes(t->score, t) > (uint64_t)r->server->config.limits.reply_bytes) {
+		error = E_TOO_LARGE;
+		snprintf(sentence, sentence_size, "the result could exceed %lld bytes",
+			(long long)r->server->config.limits.reply_bytes);
+	}
 	if (error != RPC_OK)
 		goto refuse;
 	error = E_ENGINE;
@@ -213,6 +219,8 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 	if (code == -EINVAL)
 		error = E_PARAMS;
 	if (code < 0 || take_stops(p, job) < 0)
+		goto refuse;
+	if (t->score && score_job(t->score, job) < 0)
 		goto refuse;
 	job->id = r->id;
 	job->uid = r->user->uid;

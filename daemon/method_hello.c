@@ -32,7 +32,8 @@ void method_hello(struct peer *p, const struct call *c)
 	pack_name(&pk, "version", ZEPH_VERSION);
 	pack_number(&pk, "protocol", PROTOCOL_VERSION);
 	pack_key(&pk, "features");
-	msgpack_pack_array(&pk, 1);
+	msgpack_pack_array(&pk, 2);
+	pack_key(&pk, "score");
 	pack_key(&pk, "session");
 	pack_number(&pk, "uid", p->identity.uid);
 	pack_name(&pk, "class", class_name(peer_class(p)));

@@ -24,9 +24,11 @@ const char *phase_name(enum phase p)
 	return names[p];
 }
 
+/* Asks for the engine. */
 static bool generates(const struct request *r)
 {
-	return r->method == METHOD_CHAT || r->method == METHOD_COMPLETE;
+	return r->method == METHOD_CHAT || r->method == METHOD_COMPLETE ||
+	       r->method == METHOD_SCORE;
 }
 
 static bool about_sessions(const struct request *r)
@@ -84,6 +86,7 @@ void request_free(struct request *r)
 	sd_event_source_disable_unref(r->deadline);
 	call_free(r->call);
 	event_free(r->last);
+	score_free(r->score);
 	free(r->reply.text);
 	free(r->reply.tokens);
 	msgpack_sbuffer_destroy(&r->reply.logprobs);
@@ -113,6 +116,15 @@ void request_fail(struct request *r, enum rpc_error e, const char *format, ...)
 	fail(r, e, sentence);
 }
 
+/* The result, as the engine's last word has it or without any. */
+static void answer(struct request *r, const struct event *done)
+{
+	if (r->method == METHOD_SCORE)
+		score_answer(r, done);
+	else
+		answer_result(r, done);
+}
+
 static enum rpc_error failure_error(enum failure f)
 {
 	switch (f) {
@@ -136,7 +148,7 @@ void request_stop(struct request *r, enum failure failure, const char *reason)
 		fail(r, E_CANCELLED, "cancelled by its own client");
 	} else {
 		r->server->cancelled++;
-		answer_result(r, NULL);
+		answer(r, NULL);
 		request_free(r);
 	}
 }
@@ -344,17 +356,18 @@ void request_model_progress(struct server *s)
 
 /* May the uid have so many prompt tokens more with the engine? One request it always may. */
 static bool queue_has_room(
-	const struct request *r, const struct job *job, char *sentence, size_t sentence_size)
+	const struct request *r, uint64_t tokens, char *sentence, size_t sentence_size)
 {
 	uint64_t has = r->user->queued_tokens;
 	uint64_t most = (uint64_t)r->server->config.limits.prompt_tokens_per_uid;
 
-	if (has == 0 || has + job->n_prompt <= most)
+	if (has == 0 || has + tokens <= most)
 		return true;
 	snprintf(sentence, sentence_size,
-		"the queue for uid %u is full (%llu prompt tokens, and this one's %u would exceed "
-		"%llu)",
-		r->user->uid, (unsigned long long)has, job->n_prompt, (unsigned long long)most);
+		"the queue for uid %u is full (%llu prompt tokens, and this one's %llu would "
+		"exceed %llu)",
+		r->user->uid, (unsigned long long)has, (unsigned long long)tokens,
+		(unsigned long long)most);
 	return false;
 }
 
@@ -362,13 +375,15 @@ static void submit(struct request *r, struct text_task *t)
 {
 	char sentence[512];
 	enum rpc_error error;
+	uint64_t tokens;
 	struct job *job = generation_job(r, t, &error, sentence, sizeof(sentence));
 
 	if (!job) {
 		fail(r, error, sentence);
 		return;
 	}
-	if (!queue_has_room(r, job, sentence, sizeof(sentence))) {
+	tokens = r->prompt_tokens + (t->score ? t->score->n_tokens : 0);
+	if (!queue_has_room(r, tokens, sentence, sizeof(sentence))) {
 		job_free(job);
 		fail(r, E_BUSY, sentence);
 		return;
@@ -380,12 +395,14 @@ static void submit(struct request *r, struct text_task *t)
 		return;
 	}
 	r->phase = PHASE_QUEUED;
-	r->charged_tokens = r->prompt_tokens;
+	r->charged_tokens = (uint32_t)tokens;
 	r->user->queued_tokens += r->charged_tokens;
 	memcpy(r->prompt_digest, t->prompt_digest, DIGEST_BYTES);
 	memcpy(r->place, t->place, DIGEST_BYTES);
 	r->call = t->call;
+	r->score = t->score;
 	t->call = NULL; /* consumed */
+	t->score = NULL;
 	if (r->peer && r->peer->paused)
 		request_pause(r, true);
 }
@@ -526,7 +543,7 @@ static bool on_done(struct request *r, struct event *e)
 		r->server->done++;
 	if (saving)
 		return true;
-	answer_result(r, e);
+	answer(r, e);
 	request_free(r);
 	return false;
 }
@@ -552,7 +569,7 @@ static bool on_event(struct request *r, struct event *e)
 		if (code == 0)
 			answer_tokens(r, e, logprobs_at);
 		break;
-	case EVENT_SCORE: break;
+	case EVENT_SCORE: score_event(r->score, e); break;
 	case EVENT_DROPPED:
 		r->server->done++;
 		answer_dropped(r, e->done);

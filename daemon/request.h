@@ -52,6 +52,7 @@ struct request {
 	uint32_t prompt_tokens;
 	uint32_t charged_tokens; /* to the user's queue */
 	char prompt_hash[65];
+	struct score *score; /* method score: what is weighed */
 	uint8_t prompt_digest[DIGEST_BYTES];
 	uint8_t place[DIGEST_BYTES]; /* of the reply (reply_ids.h) */
 

@@ -147,6 +147,22 @@ static void hash_prompt(struct text_task *t)
 		snprintf(t->prompt_hash + 2 * i, 3, "%02x", t->prompt_digest[i]);
 }
 
+/* A prompt that is no conversation. */
+static void take_prompt(const struct model *m, struct text_task *t)
+{
+	const struct params *p = &t->call->params;
+	const struct text_span span = {p->prompt.text, p->prompt.len, false};
+
+	if (p->prompt_ids)
+		take_ids(m, t, "prompt", p->prompt_ids, p->n_prompt_ids);
+	else if (text_possible(m, t))
+		encode(m, t, &span, TOKENIZE_MODEL);
+	if (t->error == RPC_OK && t->tokens.n == 0)
+		text_fail(t, E_PARAMS,
+			"prompt: found no token at all, wanted at least one (the model adds none "
+			"of its own)");
+}
+
 void text_run(const struct text_tools *tools, struct text_task *t)
 {
 	const struct model *m = tools->model;
@@ -156,17 +172,14 @@ void text_run(const struct text_tools *tools, struct text_task *t)
 	switch (t->call->method) {
 	case METHOD_CHAT:
 	case METHOD_TEMPLATE: text_chat(tools, t); break;
-	case METHOD_COMPLETE:
-		if (p->prompt_ids) {
-			take_ids(m, t, "prompt", p->prompt_ids, p->n_prompt_ids);
-		} else if (text_possible(m, t)) {
-			span = (struct text_span){p->prompt.text, p->prompt.len, false};
-			encode(m, t, &span, TOKENIZE_MODEL);
-		}
-		if (t->error == RPC_OK && t->tokens.n == 0)
-			text_fail(t, E_PARAMS,
-				"prompt: found no token at all, wanted at least one (the model adds "
-				"none of its own)");
+	case METHOD_COMPLETE: take_prompt(m, t); break;
+	case METHOD_SCORE:
+		if (params_has(p, PARAM_MESSAGES))
+			text_chat(tools, t);
+		else
+			take_prompt(m, t);
+		if (t->error == RPC_OK)
+			score_text(m, t);
 		break;
 	case METHOD_TOKENIZE:
 		if (!text_possible(m, t))
@@ -179,6 +192,7 @@ void text_run(const struct text_tools *tools, struct text_task *t)
 	default: text_fail(t, E_METHOD, "no text method"); break;
 	}
 	if (t->error == RPC_OK &&
-		(t->call->method == METHOD_CHAT || t->call->method == METHOD_COMPLETE))
+		(t->call->method == METHOD_CHAT || t->call->method == METHOD_COMPLETE ||
+			t->call->method == METHOD_SCORE))
 		hash_prompt(t);
 }

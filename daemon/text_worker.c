@@ -30,6 +30,7 @@ struct text_task *text_task_free(struct text_task *t)
 	call_free(t->call);
 	history_done(&t->history);
 	token_list_done(&t->tokens);
+	score_free(t->score);
 	free(t->text);
 	free(t);
 	return NULL;

@@ -8,6 +8,7 @@
 #include "daemon/call.h"
 #include "daemon/history.h"
 #include "daemon/reply_memory.h"
+#include "daemon/score.h"
 #include "engine/digest.h"
 #include "engine/model.h"
 
@@ -21,10 +22,11 @@ struct text_task {
 
 	enum rpc_error error; /* RPC_OK: what follows is there */
 	char sentence[512];
-	struct token_list tokens; /* chat, complete: the prompt; tokenize, template: the result */
+	struct token_list tokens; /* chat, complete, score: the prompt; tokenize, template: the result */
+	struct score *score;      /* score: the choices' tokens, beside the prompt's */
 	char *text;               /* detokenize, template: valid UTF-8, [text_len] */
 	size_t text_len;
-	/* chat, complete: SHA-256 of the ids as little-endian 32-bit integers */
+	/* with a prompt: SHA-256 of the ids as little-endian 32-bit integers */
 	uint8_t prompt_digest[DIGEST_BYTES];
 	char prompt_hash[65];
 	uint8_t place[DIGEST_BYTES]; /* chat, template: where the reply will stand (reply_ids.h) */

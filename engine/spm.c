@@ -322,6 +322,15 @@ static int spm_stretch(struct spm_run *run, const char *s, size_t n, enum text_p
 	return r;
 }
 
+enum text_place spm_behind(const struct spm *spm, int32_t id)
+{
+	enum token_kind kind = spm->v->tokens[id].kind;
+
+	return kind == TOKEN_CONTROL || (kind == TOKEN_USER_DEFINED && spm->cuts_defined)
+		       ? TEXT_AFTER_CONTROL
+		       : TEXT_CONTINUES;
+}
+
 int spm_encode(const struct spm *spm, const char *s, size_t n, enum text_place place,
 	struct merger *m, struct token_sink *sink)
 {

@@ -22,3 +22,5 @@ enum text_place { TEXT_BEGINS, TEXT_AFTER_CONTROL, TEXT_CONTINUES };
 /* Appends the tokens of valid UTF-8 without control tokens. 0 or -ENOMEM. */
 int spm_encode(const struct spm *spm, const char *s, size_t n, enum text_place place,
 	struct merger *m, struct token_sink *sink);
+/* What text behind the token has before it. */
+enum text_place spm_behind(const struct spm *spm, int32_t id);

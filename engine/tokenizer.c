@@ -242,21 +242,19 @@ static int joined_text_new(const struct text_span *spans, size_t n_spans, struct
 struct encoding {
 	const struct tokenizer *t;
 	unsigned flags;
+	enum text_place place; /* of the whole text */
 	struct merger merger;
 	struct token_sink sink;
 };
 
-/* at: where in the text it stands. */
-static int encoding_fragment(struct encoding *e, const char *s, size_t n, size_t at)
+/* first: the text begins with it, otherwise it is behind a control token. */
+static int encoding_fragment(struct encoding *e, const char *s, size_t n, bool first)
 {
-	enum text_place place = at > 0                         ? TEXT_AFTER_CONTROL
-				: e->flags & TOKENIZE_CONTINUE ? TEXT_CONTINUES
-							       : TEXT_BEGINS;
-
 	if (n == 0)
 		return 0;
 	if (e->t->spm)
-		return spm_encode(e->t->spm, s, n, place, &e->merger, &e->sink);
+		return spm_encode(e->t->spm, s, n, first ? e->place : TEXT_AFTER_CONTROL,
+			&e->merger, &e->sink);
 	return bpe_encode(e->t->bpe, s, n, e->flags & TOKENIZE_INTERPRET, &e->merger, &e->sink);
 }
 
@@ -280,7 +278,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 				at++;
 				continue;
 			}
-			r = encoding_fragment(e, j->text + start, at - start, start);
+			r = encoding_fragment(e, j->text + start, at - start, start == 0);
 			if (r == 0)
 				r = token_sink_push(&e->sink, id);
 			if (r < 0)
@@ -288,7 +286,7 @@ static int encoding_text(struct encoding *e, const struct joined_text *j)
 			start = at += v->tokens[id].key.len;
 		}
 	}
-	return encoding_fragment(e, j->text + start, j->len - start, start);
+	return encoding_fragment(e, j->text + start, j->len - start, start == 0);
 }
 
 /* Templates of models that add BOS often write it themselves: one is meant. */
@@ -306,6 +304,7 @@ int tokenizer_encode(const struct tokenizer *t, const struct text_span *spans, s
 	bool bos, eos;
 	int r;
 
+	e.place = flags & TOKENIZE_CONTINUE ? TEXT_CONTINUES : TEXT_BEGINS;
 	r = joined_text_new(spans, n_spans, &j);
 	if (r < 0)
 		return r;
@@ -318,6 +317,30 @@ int tokenizer_encode(const struct tokenizer *t, const struct text_span *spans, s
 		r = encoding_text(&e, &j);
 	if (r == 0 && eos)
 		r = token_sink_push(&e.sink, t->v->eos);
+	joined_text_done(&j);
+	merger_done(&e.merger);
+	if (r < 0) {
+		free(e.sink.ids);
+		return r;
+	}
+	*ret = (struct token_list){.ids = e.sink.ids, .n = e.sink.n};
+	return 0;
+}
+
+int tokenizer_continue(const struct tokenizer *t, int32_t behind, const struct text_span *spans,
+	size_t n_spans, struct token_list *ret)
+{
+	struct encoding e = {.t = t};
+	struct joined_text j;
+	int r;
+
+	assert(behind >= 0);
+	e.place = t->spm && (uint32_t)behind < t->v->n ? spm_behind(t->spm, behind)
+						       : TEXT_CONTINUES;
+	r = joined_text_new(spans, n_spans, &j);
+	if (r < 0)
+		return r;
+	r = encoding_text(&e, &j);
 	joined_text_done(&j);
 	merger_done(&e.merger);
 	if (r < 0) {

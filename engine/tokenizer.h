@@ -65,6 +65,12 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t len);
 int tokenizer_encode(const struct tokenizer *t, const struct text_span *spans, size_t n_spans,
 	unsigned flags, struct token_list *ret);
 
+/* The ids of a text that goes on behind the token `behind` of a text: nothing merges across that
+ * border, and no space is put in front where there is text before it. Errors as
+ * tokenizer_encode(). */
+int tokenizer_continue(const struct tokenizer *t, int32_t behind, const struct text_span *spans,
+	size_t n_spans, struct token_list *ret);
+
 /* The bytes that one token stands for inside a text (a SentencePiece space as ' '), not terminated,
  * owned by the tokenizer. Empty for control tokens and for ids outside the vocabulary. */
 struct slice tokenizer_piece(const struct tokenizer *t, int32_t id);

@@ -32,6 +32,8 @@
 #define MESSAGES_MAX               4096        /* of one chat */
 #define STOPS_MAX                  16          /* stop texts of one request */
 #define STOP_TEXT_BYTES_MAX        256         /* one stop text */
+#define CHOICES_MAX                1024        /* continuations that one score weighs */
+#define CHOICE_BYTES_MAX           65536       /* one of them */
 #define BIASES_MAX                 4096        /* logit_bias entries */
 #define LOGPROBS_MAX               100         /* top tokens with each logprob */
 #define SAFE_INTEGER_MAX                                                                           \

@@ -11,15 +11,16 @@
 #define IN(method)  (1u << METHOD_##method)
 #define GENERATING  (IN(CHAT) | IN(COMPLETE))
 #define NAMING      (IN(SESSION_GET) | IN(SESSION_REWIND) | IN(SESSION_DROP))
+#define RUNNING     (GENERATING | IN(SCORE))
 #define EVERYWHERE  ((1u << METHOD_COUNT) - 1)
 #define FIELD(name) #name, offsetof(struct params, name)
 
 const struct rule param_rules[PARAM_COUNT] = {
 	[PARAM_TAG] = {FIELD(tag), KIND_TAG, EVERYWHERE},
-	[PARAM_STREAM] = {FIELD(stream), KIND_BOOL, GENERATING | IN(MODEL_LOAD)},
-	[PARAM_MESSAGES] = {FIELD(messages), KIND_MESSAGES, IN(CHAT) | IN(TEMPLATE),
+	[PARAM_STREAM] = {FIELD(stream), KIND_BOOL, RUNNING | IN(MODEL_LOAD)},
+	[PARAM_MESSAGES] = {FIELD(messages), KIND_MESSAGES, IN(CHAT) | IN(SCORE) | IN(TEMPLATE),
 		IN(CHAT) | IN(TEMPLATE)},
-	[PARAM_PROMPT] = {FIELD(prompt), KIND_PROMPT, IN(COMPLETE), IN(COMPLETE)},
+	[PARAM_PROMPT] = {FIELD(prompt), KIND_PROMPT, IN(COMPLETE) | IN(SCORE), IN(COMPLETE)},
 	[PARAM_MAX_NEW_TOKENS] = {FIELD(max_new_tokens), KIND_INT, GENERATING, 0, 0, INT32_MAX},
 	[PARAM_DO_SAMPLE] = {FIELD(do_sample), KIND_BOOL, GENERATING},
 	[PARAM_TEMPERATURE] = {FIELD(temperature), KIND_FLOAT, GENERATING, 0, 0, 100},
@@ -35,12 +36,13 @@ const struct rule param_rules[PARAM_COUNT] = {
 	[PARAM_PENALTY_WINDOW] = {FIELD(penalty_window), KIND_INT, GENERATING, 0, 0, INT32_MAX},
 	[PARAM_SEED] = {FIELD(seed), KIND_INT, GENERATING, 0, -SAFE_INTEGER_MAX, SAFE_INTEGER_MAX},
 	[PARAM_STOP] = {FIELD(stop), KIND_STOP, GENERATING},
+	[PARAM_CHOICES] = {FIELD(choices), KIND_CHOICES, IN(SCORE), IN(SCORE)},
 	[PARAM_LOGIT_BIAS] = {FIELD(logit_bias), KIND_BIAS, GENERATING, 0, -1e9, 1e9},
 	[PARAM_LOGPROBS] = {FIELD(logprobs), KIND_INT, GENERATING, 0, 0, LOGPROBS_MAX},
 	[PARAM_ECHO] = {FIELD(echo), KIND_BOOL, GENERATING},
 	[PARAM_PRIORITY] = {"priority", offsetof(struct params, batch_priority), KIND_PRIORITY,
-		GENERATING},
-	[PARAM_DEADLINE_MS] = {FIELD(deadline_ms), KIND_INT, GENERATING, 0, 1, SAFE_INTEGER_MAX},
+		RUNNING},
+	[PARAM_DEADLINE_MS] = {FIELD(deadline_ms), KIND_INT, RUNNING, 0, 1, SAFE_INTEGER_MAX},
 	[PARAM_TEXT] = {FIELD(text), KIND_TEXT, IN(TOKENIZE), IN(TOKENIZE)},
 	[PARAM_BOS] = {FIELD(bos), KIND_BOOL, IN(TOKENIZE)},
 	[PARAM_SPECIAL] = {FIELD(special), KIND_BOOL, IN(TOKENIZE)},
@@ -93,6 +95,13 @@ static void encode_ids(msgpack_packer *pk, const int64_t *ids, uint32_t n)
 		msgpack_pack_int64(pk, ids[i]);
 }
 
+static void encode_texts(msgpack_packer *pk, const struct rpc_text *texts, uint32_t n)
+{
+	msgpack_pack_array(pk, n);
+	for (uint32_t i = 0; i < n; i++)
+		pack_text(pk, texts[i].text, texts[i].len);
+}
+
 static void encode_value(msgpack_packer *pk, const struct rule *rule, const struct params *p)
 {
 	const void *field = (const char *)p + rule->offset;
@@ -129,11 +138,8 @@ static void encode_value(msgpack_packer *pk, const struct rule *rule, const stru
 			pack_text(pk, p->prompt.text, p->prompt.len);
 		break;
 	case KIND_IDS: encode_ids(pk, p->tokens, p->n_tokens); break;
-	case KIND_STOP:
-		msgpack_pack_array(pk, p->n_stop);
-		for (uint32_t i = 0; i < p->n_stop; i++)
-			pack_text(pk, p->stop[i].text, p->stop[i].len);
-		break;
+	case KIND_STOP: encode_texts(pk, p->stop, p->n_stop); break;
+	case KIND_CHOICES: encode_texts(pk, p->choices, p->n_choices); break;
 	case KIND_BIAS:
 		msgpack_pack_array(pk, p->n_logit_bias);
 		for (uint32_t i = 0; i < p->n_logit_bias; i++) {

@@ -53,6 +53,7 @@ enum param {
 	PARAM_PENALTY_WINDOW,
 	PARAM_SEED,
 	PARAM_STOP,
+	PARAM_CHOICES,
 	PARAM_LOGIT_BIAS,
 	PARAM_LOGPROBS,
 	PARAM_ECHO,
@@ -88,6 +89,8 @@ struct params {
 	double repetition_penalty, presence_penalty, frequency_penalty;
 	struct rpc_text *stop; /* [n_stop] */
 	uint32_t n_stop;
+	struct rpc_text *choices; /* [n_choices] */
+	uint32_t n_choices;
 	struct rpc_bias *logit_bias; /* [n_logit_bias] */
 	uint32_t n_logit_bias;
 	bool batch_priority; /* priority "batch" */

@@ -250,12 +250,47 @@ static int decode_prompt(
 	return decode_ids(d, where, o, &p->prompt_ids, &p->n_prompt_ids);
 }
 
+/* A list of at most `most` texts of min to max bytes each. */
+static int decode_texts(const struct decode *d, const char *name, const msgpack_object *list,
+	uint32_t n, uint32_t min_bytes, uint32_t max_bytes, struct rpc_text **ret, uint32_t *ret_n)
+{
+	struct rpc_text *texts;
+	int r;
+
+	r = zone_array(d, n, sizeof(*texts), &texts);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		char where[64];
+
+		snprintf(where, sizeof(where), "%s[%u]", name, i);
+		r = decode_text(d, where, &list[i], min_bytes, max_bytes, &texts[i]);
+	}
+	if (r < 0)
+		return r;
+	*ret = texts;
+	*ret_n = n;
+	return 0;
+}
+
+static int decode_choices(
+	const struct decode *d, const char *name, const msgpack_object *o, struct params *p)
+{
+	if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size < 1 ||
+		o->via.array.size > CHOICES_MAX) {
+		char wanted[64];
+
+		snprintf(wanted, sizeof(wanted), "a list of 1 to %u texts", CHOICES_MAX);
+		return refuse(d, name, o, wanted);
+	}
+	return decode_texts(d, name, o->via.array.ptr, o->via.array.size, 0, CHOICE_BYTES_MAX,
+		&p->choices, &p->n_choices);
+}
+
 static int decode_stop(
 	const struct decode *d, const char *name, const msgpack_object *o, struct params *p)
 {
 	const bool list = o->type == MSGPACK_OBJECT_ARRAY;
 	const uint32_t n = list ? o->via.array.size : 1;
-	struct rpc_text *stop, t;
+	struct rpc_text t;
 	int r;
 
 	if (n > STOPS_MAX || (!list && !object_text(o, &t))) {
@@ -264,18 +299,16 @@ static int decode_stop(
 		snprintf(wanted, sizeof(wanted), "a list of at most %u texts", STOPS_MAX);
 		return refuse(d, name, o, wanted);
 	}
-	r = zone_array(d, n, sizeof(*stop), &stop);
-	for (uint32_t i = 0; r == 0 && i < n; i++) {
-		char where[64];
-
-		snprintf(where, sizeof(where), list ? "%s[%u]" : "%s", name, i);
-		r = decode_text(d, where, list ? &o->via.array.ptr[i] : o, 1, STOP_TEXT_BYTES_MAX,
-			&stop[i]);
-	}
+	if (list)
+		return decode_texts(
+			d, name, o->via.array.ptr, n, 1, STOP_TEXT_BYTES_MAX, &p->stop, &p->n_stop);
+	r = decode_text(d, name, o, 1, STOP_TEXT_BYTES_MAX, &t);
+	if (r == 0)
+		r = zone_array(d, 1, sizeof(t), &p->stop);
 	if (r < 0)
 		return r;
-	p->stop = stop;
-	p->n_stop = n;
+	p->stop[0] = t;
+	p->n_stop = 1;
 	return 0;
 }
 
@@ -360,6 +393,7 @@ static int decode_value(
 	case KIND_PROMPT: return decode_prompt(d, rule->name, o, p);
 	case KIND_IDS: return decode_ids(d, rule->name, o, &p->tokens, &p->n_tokens);
 	case KIND_STOP: return decode_stop(d, rule->name, o, p);
+	case KIND_CHOICES: return decode_choices(d, rule->name, o, p);
 	case KIND_BIAS: return decode_bias(d, rule, o, p);
 	case KIND_PRIORITY: return decode_priority(d, rule->name, o, field);
 	case KIND_NAME: return decode_name(d, rule->name, o, field);
@@ -436,6 +470,13 @@ static int check_required(const struct decode *d, const struct params *p)
 		}
 	if (d->method == METHOD_CANCEL && !params_has(p, PARAM_TAG) && !params_has(p, PARAM_ID)) {
 		snprintf(d->error, d->error_size, "tag or id: not found, cancel needs one of them");
+		return -EINVAL;
+	}
+	if (d->method == METHOD_SCORE &&
+		params_has(p, PARAM_MESSAGES) == params_has(p, PARAM_PROMPT)) {
+		snprintf(d->error, d->error_size,
+			"messages or prompt: found %s, score needs one of them",
+			params_has(p, PARAM_PROMPT) ? "both" : "neither");
 		return -EINVAL;
 	}
 	return 0;

@@ -13,6 +13,7 @@ enum kind {
 	KIND_PROMPT,
 	KIND_IDS,
 	KIND_STOP,
+	KIND_CHOICES,
 	KIND_BIAS,
 	KIND_PRIORITY,
 	KIND_NAME, /* a session's */

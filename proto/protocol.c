@@ -8,6 +8,7 @@ static const char *const method_names[METHOD_COUNT] = {
 	[METHOD_HELLO] = "hello",
 	[METHOD_CHAT] = "chat",
 	[METHOD_COMPLETE] = "complete",
+	[METHOD_SCORE] = "score",
 	[METHOD_TOKENIZE] = "tokenize",
 	[METHOD_DETOKENIZE] = "detokenize",
 	[METHOD_TEMPLATE] = "template",

@@ -328,7 +328,7 @@ def test_a_prompt_larger_than_a_frame_asks_how_large_it_may_be(zeph):
 # ---- usage ----
 
 @pytest.mark.parametrize("words", [
-    ["--nonsense", "hi"], ["-Q", "hi"], ["--is", "hi"], ["-n"], ["-m"], ["-m", "x", "hi"],
+    ["--nonsense", "hi"], ["-Q", "hi"], ["-n"], ["-m"], ["-m", "x", "hi"],
     ["-m", "1.5", "hi"], ["-t", "hot", "hi"], ["-t", "nan", "hi"], ["-t", "0x1", "hi"],
     ["--seed", "9007199254740992", "hi"], ["--seed", "", "hi"], ["--timeout", "0", "hi"],
     ["--timeout", "-1", "hi"], ["--color", "red", "hi"], [], [""], ["-", "-"],

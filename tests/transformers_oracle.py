@@ -41,8 +41,14 @@ class Text:
     def ids(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def chat(self, messages):
-        return self.ids(self.template.render(messages=messages, add_generation_prompt=True))
+    def plain(self, text):
+        """The ids of text that names of control tokens are nothing but text in."""
+        pieces = self.tokenizer.pre_tokenizer.pre_tokenize_str(text)
+        return [t.id for piece, _ in pieces for t in self.tokenizer.model.tokenize(piece)]
+
+    def chat(self, messages, add_generation_prompt=True):
+        return self.ids(self.template.render(messages=messages,
+                                             add_generation_prompt=add_generation_prompt))
 
 
 class Oracle:
@@ -87,3 +93,13 @@ class Oracle:
         ended = ids[-1] == end
         return {"tokens": ids[:-1] if ended else ids, "finish": "stop" if ended else "length",
                 "positions": positions}
+
+    def score(self, prompt, choice):
+        """The sum of the logprobs of choice's token ids behind those of prompt, and the sum of the
+        standard deviations of the logits there: the scale of errors."""
+        torch = self.torch
+        with torch.inference_mode():
+            logits = self.model(torch.tensor([prompt + choice])).logits[0].double()
+        rows = logits[len(prompt) - 1:-1]
+        chosen = torch.log_softmax(rows, -1)[range(len(choice)), choice]
+        return {"logprob": chosen.sum().item(), "deviation": rows.std(-1).sum().item()}

@@ -41,6 +41,8 @@ static size_t seed_message(enum method m, char *out, size_t size)
 		.seed = -5,
 		.stop = stop,
 		.n_stop = 1,
+		.choices = stop,
+		.n_choices = 1,
 		.logit_bias = bias,
 		.n_logit_bias = 1,
 		.deadline_ms = 1,

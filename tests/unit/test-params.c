@@ -151,7 +151,7 @@ static void sentences_name_key_found_and_wanted(void **state)
 		"tag: found true, wanted an integer within 2^53 - 1 of 0, or text of at most 64 "
 		"bytes");
 	REFUSED("text", "\xa1x", "text: found in complete, wanted only in tokenize");
-	REFUSED("messages", "\x90", "messages: found in complete, wanted only in chat, template");
+	REFUSED("messages", "\x90", "messages: found in complete, wanted only in chat, score, template");
 	REFUSED("suffix", "\xa1x",
 		"\"suffix\": found an unknown parameter, wanted one that complete has");
 	REFUSED("a\"\x1b\xff", "\xa1x",
@@ -241,6 +241,7 @@ static void what_a_method_needs_is_asked_for(void **state)
 	static const char *const errors[METHOD_COUNT] = {
 		[METHOD_CHAT] = "messages: not found, chat needs it",
 		[METHOD_COMPLETE] = "prompt: not found, complete needs it",
+		[METHOD_SCORE] = "choices: not found, score needs it",
 		[METHOD_TOKENIZE] = "text: not found, tokenize needs it",
 		[METHOD_DETOKENIZE] = "tokens: not found, detokenize needs it",
 		[METHOD_TEMPLATE] = "messages: not found, template needs it",

@@ -441,6 +441,35 @@ static void pieces_merge_by_score_and_the_rest_is_bytes(void **state)
 	tokenizer_free(t);
 }
 
+static void expect_continued(const struct tokenizer *t, int32_t behind, const char *text,
+	bool trusted, const int32_t *expected, size_t n)
+{
+	const struct text_span span = {text, strlen(text), trusted};
+	struct token_list ids;
+
+	assert_int_equal(tokenizer_continue(t, behind, &span, 1, &ids), 0);
+	assert_int_equal(ids.n, n);
+	if (n > 0)
+		assert_memory_equal(ids.ids, expected, n * sizeof(*expected));
+	token_list_done(&ids);
+}
+
+static void a_text_that_goes_on_has_no_space_of_its_own(void **state)
+{
+	struct tokenizer *t = piece_tokenizer();
+
+	/* behind text, in bytes or pieces, as one text has it: 6 is a, 9 a newline */
+	expect_continued(t, 6, "a", false, IDS(4));
+	expect_continued(t, 9, "a", false, IDS(4));
+	expect_continued(t, 9, " ab", false, IDS(8));
+	expect_continued(t, 9, "", false, NULL, 0);
+	/* behind a control token, as each stretch */
+	expect_continued(t, 2, "ab", false, IDS(8));
+	expect_continued(t, 9, "a</s>ab", true, IDS(4, 2, 8));
+	expect_continued(t, 1 << 20, "a", false, IDS(4)); /* an id that has no text */
+	tokenizer_free(t);
+}
+
 static void each_stretch_between_control_tokens_has_its_own_space(void **state)
 {
 	struct tokenizer *t = piece_tokenizer();
@@ -566,6 +595,7 @@ int main(void)
 		cmocka_unit_test(decoding_writes_control_tokens_only_if_asked),
 		cmocka_unit_test(pieces_merge_by_score_and_the_rest_is_bytes),
 		cmocka_unit_test(each_stretch_between_control_tokens_has_its_own_space),
+		cmocka_unit_test(a_text_that_goes_on_has_no_space_of_its_own),
 		cmocka_unit_test(a_text_over_the_limit_is_refused),
 		cmocka_unit_test(bad_metadata_is_refused_by_key),
 	};
