@@ -213,7 +213,7 @@ def test_types_as_real_clients_send_them(client):
 
 @pytest.mark.parametrize("method, params, error, words", [
     ("nonsense", {}, "E_METHOD", ["nonsense"]),
-    ("score", {}, "E_METHOD", ["score"]),
+    ("sing", {}, "E_METHOD", ["sing"]),
     ("chat", {}, "E_PARAMS", ["messages"]),
     ("complete", {"prompt": "x", "max_tokens": 3}, "E_PARAMS", ["max_tokens"]),
     ("complete", {"prompt": "x", "temperature": "hot"}, "E_PARAMS", ["temperature", "hot"]),
