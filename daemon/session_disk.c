@@ -314,7 +314,9 @@ static int drop(const char *state, struct store_task *t)
 	if (folder < 0)
 		return folder == -ENOENT ? 0 : folder;
 	file_name(t->row.name, name);
-	if (unlinkat(folder, name, 0) < 0)
+	if (faccessat(folder, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+		r = 0; /* a read-only disk would refuse that, too */
+	else if (unlinkat(folder, name, 0) < 0)
 		r = errno == ENOENT ? 0 : -errno;
 	else if (fsync(folder) < 0)
 		r = -errno;

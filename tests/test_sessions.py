@@ -646,8 +646,9 @@ def test_old_ones_are_swept(build, tiny):
             assert [r["name"] for r in c.call("session.list")] == ["young"]
 
 
-def test_a_full_disk_costs_no_reply(build, tiny, tmp_path):
-    """A file system of 256 KB: the reply comes and says that it is not saved; room helps."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KB."""
     if os.getuid() != 0:
         pytest.skip("needs root to mount a small file system")
     state = tmp_path / "small"
@@ -656,32 +657,53 @@ def test_a_full_disk_costs_no_reply(build, tiny, tmp_path):
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    try:
-        with Zephd(build, tiny, environment={"STATE_DIRECTORY": str(state)}) as d, \
-                d.connect() as c:
-            assert chat(c, "first", session="s")["saved"] is True
-            ballast = state / "ballast"
-            with open(ballast, "wb", buffering=0) as f:
-                while room(f):
-                    pass
-            reply = chat(c, "second", session="s")
-            assert reply["saved"] is False and reply["text"]
-            assert chat(c, "third", session="s")["saved"] is False
-            assert c.call("session.fork", **{"from": "s", "to": "t"})["saved"] is False
-            assert [m["content"] for m in history(c, "s")][0::2] == ["first", "second", "third"]
-            assert d.log().count("sessions are not saved: No space left on device") == 1
-            on_disk = (state / "sessions" / "0" / "s.session").read_bytes()
-            assert b"first" in on_disk and b"second" not in on_disk  # whole, the last good one
-            ballast.unlink()
-            assert chat(c, "fourth", session="s")["saved"] is True
-            assert d.log().count("sessions are saved again") == 1
-            assert sorted(p.name for p in (state / "sessions" / "0").iterdir()) == ["s.session"]
-            assert d.stop() == 0
-            # what could not be saved before is saved at the end
-            assert {p.name for p in (state / "sessions" / "0").iterdir()} == {
-                "s.session", "t.session"}
-    finally:
-        subprocess.run(["umount", state], check=True)
+    yield state
+    subprocess.run(["umount", state], check=True)
+
+
+def test_a_full_disk_costs_no_reply(build, tiny, small_disk):
+    """The reply comes and says that it is not saved; room helps."""
+    folder = small_disk / "sessions" / "0"
+    with Zephd(build, tiny, environment={"STATE_DIRECTORY": str(small_disk)}) as d, \
+            d.connect() as c:
+        assert chat(c, "first", session="s")["saved"] is True
+        ballast = small_disk / "ballast"
+        with open(ballast, "wb", buffering=0) as f:
+            while room(f):
+                pass
+        reply = chat(c, "second", session="s")
+        assert reply["saved"] is False and reply["text"]
+        assert chat(c, "third", session="s")["saved"] is False
+        assert c.call("session.fork", **{"from": "s", "to": "t"})["saved"] is False
+        assert [m["content"] for m in history(c, "s")][0::2] == ["first", "second", "third"]
+        assert d.log().count("sessions are not saved: No space left on device") == 1
+        on_disk = (folder / "s.session").read_bytes()
+        assert b"first" in on_disk and b"second" not in on_disk  # whole, the last good one
+        ballast.unlink()
+        assert chat(c, "fourth", session="s")["saved"] is True
+        assert d.log().count("sessions are saved again") == 1
+        assert sorted(p.name for p in folder.iterdir()) == ["s.session"]
+        assert d.stop() == 0
+        # what could not be saved before is saved at the end
+        assert {p.name for p in folder.iterdir()} == {"s.session", "t.session"}
+
+
+def test_a_disk_that_is_read_only_costs_no_reply(build, tiny, small_disk):
+    with Zephd(build, tiny, environment={"STATE_DIRECTORY": str(small_disk)}) as d, \
+            d.connect() as c:
+        assert chat(c, "first", session="s")["saved"] is True
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        assert chat(c, "second", session="s")["saved"] is False
+        assert chat(c, "new", session="t")["saved"] is False
+        assert "sessions are not saved: Read-only file system" in d.log()
+        assert refused(c, "session.drop", name="s") == \
+            "E_ENGINE: the session's file could not be removed: Read-only file system"
+        assert len(history(c, "s")) == 4  # it is still there
+        c.call("session.drop", name="t")  # it has no file
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        assert c.call("session.rewind", name="s", turns=1)["saved"] is True
+        c.call("session.drop", name="s")
+        assert c.call("session.list") == [] and d.stop() == 0
 
 
 def room(f):
