@@ -101,6 +101,7 @@ void session_fill(struct session_table *t, struct session *s, struct history *h)
 	s->history = *h;
 	*h = (struct history){};
 	recount(t, s);
+	session_touch(t, s);
 }
 
 void session_changed(struct session_table *t, struct session *s, int64_t now)
@@ -110,13 +111,13 @@ void session_changed(struct session_table *t, struct session *s, int64_t now)
 	s->version = ++t->clock;
 	s->dirty = true;
 	session_touch(t, s);
+	TAILQ_REMOVE(&s->owner->list, s, link);
+	TAILQ_INSERT_HEAD(&s->owner->list, s, link);
 }
 
 void session_touch(struct session_table *t, struct session *s)
 {
 	s->touched = ++t->clock;
-	TAILQ_REMOVE(&s->owner->list, s, link);
-	TAILQ_INSERT_HEAD(&s->owner->list, s, link);
 }
 
 static bool may_leave(const struct session *s, const struct session *keep)

@@ -11,7 +11,7 @@
 struct request;
 
 struct session {
-	TAILQ_ENTRY(session) link; /* of its owner, by when it was touched, the latest first */
+	TAILQ_ENTRY(session) link; /* of its owner, by when it was used, the latest first */
 	struct session_owner *owner;
 	struct session_row row; /* true also while the messages are on disk alone */
 	struct history history; /* while resident */

@@ -301,6 +301,7 @@ def test_list_says_what_there_is(client):
     chat(client, "b", session="two")
     chat(client, "c", session="one")
     two, one = sorted(client.call("session.list"), key=lambda row: row["messages"])
+    history(client, "two")  # looking is not using
     assert [row["name"] for row in client.call("session.list")] == ["one", "two"]  # used last
     assert set(one) == {"name", "messages", "tokens", "bytes", "used_at"}
     assert (one["messages"], two["messages"]) == (4, 2)
