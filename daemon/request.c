@@ -57,12 +57,6 @@ struct request *request_find(struct server *s, uint64_t id)
 	return NULL;
 }
 
-static void charge(struct request *r, size_t bytes)
-{
-	r->charged_bytes += bytes;
-	r->user->bytes += bytes;
-}
-
 static void leave_peer(struct request *r)
 {
 	if (!r->peer)
@@ -304,7 +298,7 @@ int request_new(struct peer *p, struct call *c)
 	TAILQ_INSERT_TAIL(&s->requests, r, link);
 	LIST_INSERT_HEAD(&s->buckets[r->id % REQUEST_BUCKETS], r, bucket);
 	r->user->requests++;
-	charge(r, sizeof(*r) + c->frame_len);
+	request_charge(r, sizeof(*r) + c->frame_len);
 	residence_used(s);
 	if (r->method == METHOD_CACHE_DROP) {
 		drop_cache(r);
@@ -427,62 +421,6 @@ void request_text_done(struct server *s, struct text_task *t)
 	text_task_free(t);
 }
 
-static int grow(void **array, uint32_t n, uint32_t *size, size_t item)
-{
-	if (n <= *size)
-		return 0;
-	uint32_t larger = n * 2;
-	void *p = reallocarray(*array, larger, item);
-
-	if (!p)
-		return -ENOMEM;
-	*array = p;
-	*size = larger;
-	return 0;
-}
-
-/* Keeps the event's logprobs, packed as they will be sent. */
-static int keep_logprobs(struct request *r, const struct event *e)
-{
-	struct reply_buffer *b = &r->reply;
-	size_t before = b->logprobs.size;
-	msgpack_packer pk;
-
-	msgpack_packer_init(&pk, &b->logprobs, msgpack_sbuffer_write);
-	for (uint32_t i = 0; i < e->n_logprobs; i++)
-		answer_pack_logprob(&pk, r->server->report.model, &e->logprobs[i], true);
-	b->n_logprobs += e->n_logprobs;
-	charge(r, b->logprobs.size - before);
-	return e->n_logprobs && b->logprobs.size == before ? -ENOMEM : 0;
-}
-
-static int keep_tokens(struct request *r, const struct event *e)
-{
-	struct reply_buffer *b = &r->reply;
-	void *tokens = b->tokens;
-
-	if (b->len + e->text_len + 1 > b->size) {
-		size_t size = (b->len + e->text_len + 1) * 2;
-		char *text = realloc(b->text, size);
-
-		if (!text)
-			return -ENOMEM;
-		b->text = text;
-		b->size = size;
-	}
-	if (grow(&tokens, b->n_tokens + e->n_tokens, &b->tokens_size, sizeof(*b->tokens)) < 0)
-		return -ENOMEM;
-	b->tokens = tokens;
-	if (e->text_len)
-		memcpy(b->text + b->len, e->text, e->text_len);
-	b->len += e->text_len;
-	if (e->n_tokens)
-		memcpy(b->tokens + b->n_tokens, e->tokens, e->n_tokens * sizeof(*e->tokens));
-	b->n_tokens += e->n_tokens;
-	charge(r, e->text_len + e->n_tokens * sizeof(*e->tokens));
-	return 0;
-}
-
 /* What the request used, for the journal: never what it was about. */
 static void account(const struct request *r, const struct event *e)
 {
@@ -494,22 +432,6 @@ static void account(const struct request *r, const struct event *e)
 		e->failure ? rpc_error_name(failure_error(e->failure)) : finishes[e->finish],
 		e->prompt_tokens, e->cached_tokens, e->completion_tokens, e->device_usec / 1e6,
 		e->total_usec / 1e6);
-}
-
-/* The reply's ids for prompts to come, or NULL: it has none that say its text, or no memory. */
-static struct reply_ids *reply_ids_of(const struct request *r)
-{
-	const struct reply_buffer *b = &r->reply;
-	const struct model *m = r->server->report.model;
-	uint8_t key[DIGEST_BYTES];
-	uint32_t n;
-
-	if (r->method != METHOD_CHAT || !m->tokenizer || r->user->uid == UID_OVERFLOW)
-		return NULL;
-	n = reply_ids_cover(m->tokenizer, b->tokens, b->n_tokens, b->text, b->len);
-	if (n == 0 || reply_ids_key(r->place, b->text, b->len, key) < 0)
-		return NULL;
-	return reply_ids_new(key, r->prompt_digest, b->tokens, n);
 }
 
 /* Returns true where the event was taken over: the answer comes when the session is saved. */
@@ -527,7 +449,7 @@ static bool on_done(struct request *r, struct event *e)
 		fail(r, failure_error(e->failure), e->reason);
 		return false;
 	}
-	ids = reply_ids_of(r);
+	ids = request_reply_ids(r);
 	if (ids)
 		reply_memory_add(r->server->replies, r->user->uid, ids);
 	if (r->session)
@@ -560,12 +482,12 @@ static bool on_event(struct request *r, struct event *e)
 		r->phase = e->done < e->total ? PHASE_PREFILL : PHASE_GENERATE;
 		answer_prefill(r, e->done, e->total);
 		break;
-	case EVENT_ECHO: code = keep_logprobs(r, e); break;
+	case EVENT_ECHO: code = request_keep_logprobs(r, e); break;
 	case EVENT_TOKENS:
 		r->phase = PHASE_GENERATE;
-		code = keep_tokens(r, e);
+		code = request_keep_tokens(r, e);
 		if (code == 0)
-			code = keep_logprobs(r, e);
+			code = request_keep_logprobs(r, e);
 		if (code == 0)
 			answer_tokens(r, e, logprobs_at);
 		break;

@@ -86,6 +86,14 @@ void request_fail(struct request *r, enum rpc_error e, const char *format, ...)
 int request_set_deadline(struct request *r, uint64_t usec);
 void request_go_on(struct request *r);
 
+/* The reply (request_reply.c): bytes that it costs; an event's tokens and text, and its logprobs,
+ * packed as they will be sent (0 or -ENOMEM); the ids for prompts to come, or NULL: none say its
+ * text, or no memory. */
+void request_charge(struct request *r, size_t bytes);
+int request_keep_tokens(struct request *r, const struct event *e);
+int request_keep_logprobs(struct request *r, const struct event *e);
+struct reply_ids *request_reply_ids(const struct request *r);
+
 /* Ends a request. FAILURE_NONE: its own client asked, it gets what there is. Returns at once; the
  * answer may come later. May free the request. */
 void request_stop(struct request *r, enum failure failure, const char *reason);

@@ -22,9 +22,10 @@ struct text_task {
 
 	enum rpc_error error; /* RPC_OK: what follows is there */
 	char sentence[512];
-	struct token_list tokens; /* chat, complete, score: the prompt; tokenize, template: the result */
-	struct score *score;      /* score: the choices' tokens, beside the prompt's */
-	char *text;               /* detokenize, template: valid UTF-8, [text_len] */
+	struct token_list
+		tokens;      /* chat, complete, score: the prompt; tokenize, template: the result */
+	struct score *score; /* score: the choices' tokens, beside the prompt's */
+	char *text;          /* detokenize, template: valid UTF-8, [text_len] */
 	size_t text_len;
 	/* with a prompt: SHA-256 of the ids as little-endian 32-bit integers */
 	uint8_t prompt_digest[DIGEST_BYTES];
