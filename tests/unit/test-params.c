@@ -151,7 +151,8 @@ static void sentences_name_key_found_and_wanted(void **state)
 		"tag: found true, wanted an integer within 2^53 - 1 of 0, or text of at most 64 "
 		"bytes");
 	REFUSED("text", "\xa1x", "text: found in complete, wanted only in tokenize");
-	REFUSED("messages", "\x90", "messages: found in complete, wanted only in chat, score, template");
+	REFUSED("messages", "\x90",
+		"messages: found in complete, wanted only in chat, score, template");
 	REFUSED("suffix", "\xa1x",
 		"\"suffix\": found an unknown parameter, wanted one that complete has");
 	REFUSED("a\"\x1b\xff", "\xa1x",
