@@ -1,5 +1,6 @@
 """The prefix cache over the socket: what is reused, by whom, and how it is dropped."""
 
+import random
 import subprocess
 
 import pytest
@@ -69,3 +70,23 @@ def test_cache_drop_leaves_the_shared_prefix_alone(daemon, build):
         with pytest.raises(zephd.Refused, match="E_PARAMS: uid"):
             c.call("cache.drop", uid=-1)
 
+
+def test_replies_of_the_real_model_are_the_same_in_a_crowd(build, model):
+    """Ten at once over a cache for two, of one document's beginnings: each as alone."""
+    r = random.Random(3)
+    document = [r.randrange(1000, 40000) for _ in range(240)]
+    jobs = [{"prompt": document[:r.randrange(1, 240)] + [r.randrange(1000, 40000)],
+             "max_new_tokens": r.randrange(1, 24), "seed": i, "logprobs": 1,
+             "priority": r.choice(["interactive", "batch"])} for i in range(10)]
+    config = "engine: { kv_bytes = 14000000; prefill_tokens = 48; };"  # 38 pages
+    with zephd.Zephd(build, model, "--context", "288", config=config) as d, d.connect(300) as c:
+        alone = []
+        for job in jobs:
+            alone.append(c.call("complete", **job))
+            c.call("cache.drop")
+        for _ in range(2):  # with nothing cached, and with what is left of the first round
+            crowd = [c.wait(n) for n in [c.send("complete", **job) for job in jobs]]
+            for one, other in zip(alone, crowd):
+                assert one["tokens"] == other["tokens"] and one["logprobs"] == other["logprobs"]
+                assert one["usage"]["cached_tokens"] == 0
+        assert c.call("status")["kv"]["reused_tokens"] > 0

@@ -351,6 +351,33 @@ def test_a_full_queue_of_a_uid_is_busy(build, tiny):
         assert c.wait(numbers[0])["finish"] == c.wait(numbers[1])["finish"] == "length"
 
 
+def test_prompts_beyond_a_uid_s_queue_of_tokens_are_busy(build, tiny):
+    config = "limits: { prompt_tokens_per_uid = 100; };"
+    with Zephd(build, tiny, config=config) as d, d.connect() as c:
+        long = {**LONG, "prompt": [7] * 90}
+        first, second = c.send("complete", **long), c.send("complete", **long)
+        with pytest.raises(Refused) as e:
+            c.wait(second)
+        assert str(e.value) == (f"E_BUSY: the queue for uid {os.getuid()} is full (90 prompt "
+                                "tokens, and this one's 90 would exceed 100)")
+        assert c.wait(first)["finish"] == "length"
+        # one request is always taken
+        assert c.call("complete", prompt=[7] * 200, max_new_tokens=1)["finish"] == "length"
+        user, = c.call("status")["users"]
+        assert user["queued_tokens"] == 0 and user["cached_tokens"] >= 80
+        assert user["device_s"] > 0
+
+
+def test_the_journal_gets_a_line_for_each_request(build, tiny, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    with Zephd(build, tiny) as d, d.connect() as c:
+        c.call("complete", prompt=[31] * 20, max_new_tokens=3, logit_bias=[[2, -100]])
+        line, = (x for x in d.log().splitlines() if "request 1 " in x)
+    assert re.fullmatch(
+        rf"<6>request 1 of uid {os.getuid()}: complete, length, 20 prompt tokens \(0 cached\), "
+        r"3 new, \d+\.\d{3} s of the device, \d+\.\d{3} s in all", line), line
+
+
 def test_who_waits_is_told_the_place(build, tiny):
     with Zephd(build, tiny, config="engine: { max_sequences = 1; };") as d, d.connect() as c:
         first = c.send("complete", tag="first", **LONG)

@@ -345,6 +345,35 @@ static void who_gives_way_says_the_same_in_the_end(void **state)
 	}
 }
 
+static void a_slow_reader_s_pages_are_lent_after_ten_seconds(void **state)
+{
+	static struct heard wanted[2];
+	struct fixture *f = fixture_new(0);
+	struct engine *e;
+
+	for (uint32_t i = 0; i < 2; i++)
+		alone(f, i, 300, 40, &wanted[i]);
+	e = engine_with_pages(f, 8, 32); /* for one of them */
+	engine_submit(e, job_like(0, 0, 300, 40, 1000));
+	while (heard.heard[0].n_tokens < 10)
+		assert_int_equal(engine_step(e), 1);
+	engine_pause(e, 0, true);
+	engine_submit(e, job_like(1, 1, 300, 40, 1001));
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(engine_step(e), 0);
+	assert_int_equal(stats_of(e).queued, 1);
+	e->running->paused_usec -= 11000000;
+	run(e);
+	same_reply(&heard.heard[1], &wanted[1]);
+	assert_false(heard.heard[0].done);
+	engine_pause(e, 0, false);
+	run(e);
+	same_reply(&heard.heard[0], &wanted[0]);
+	all_given_back(e);
+	engine_free(e);
+	fixture_free(f);
+}
+
 static void nobody_gives_way_in_vain(void **state)
 {
 	struct fixture *f = fixture_new(0);
@@ -384,6 +413,7 @@ int main(void)
 		cmocka_unit_test(a_prefix_in_the_making_is_waited_for),
 		cmocka_unit_test(echo_runs_the_rows_that_it_tells),
 		cmocka_unit_test(who_gives_way_says_the_same_in_the_end),
+		cmocka_unit_test(a_slow_reader_s_pages_are_lent_after_ten_seconds),
 		cmocka_unit_test(nobody_gives_way_in_vain),
 	};
 
