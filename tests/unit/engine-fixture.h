@@ -17,10 +17,12 @@
 #include "engine/engine.h"
 #include "engine/engine_state.h"
 
-#define VOCAB  97
-#define DIM    32
-#define FFN    64
+#define VOCAB 97
+#define DIM   32
+#define FFN   64
+#ifndef LAYERS
 #define LAYERS 2
+#endif
 #ifndef HEAD_DIM
 #define HEADS    4
 #define KV_HEADS 2
