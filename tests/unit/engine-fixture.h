@@ -17,10 +17,12 @@
 #include "engine/engine.h"
 #include "engine/engine_state.h"
 
-#define VOCAB  97
-#define DIM    32
-#define FFN    64
+#define VOCAB 97
+#define DIM   32
+#define FFN   64
+#ifndef LAYERS
 #define LAYERS 2
+#endif
 #ifndef HEAD_DIM
 #define HEADS    4
 #define KV_HEADS 2
@@ -198,7 +200,10 @@ static void hear(void *userdata, struct event *e)
 	assert_true(e->job < JOBS_MAX);
 	assert_false(h->done);
 	switch (e->kind) {
-	case EVENT_QUEUED: h->places[h->n_places++] = e->position; break;
+	case EVENT_QUEUED:
+		if (h->n_places < JOBS_MAX)
+			h->places[h->n_places++] = e->position;
+		break;
 	case EVENT_PREFILL:
 		assert_true(e->done > h->prefill_done && e->done <= e->total);
 		h->prefill_done = e->done;

@@ -6,15 +6,20 @@
 #define HEADS    2
 #define KV_HEADS 1
 #define HEAD_DIM 32 /* that keys and values can be q8_0 */
+#ifdef TEST_CUDA    /* a launch is slow under the shim */
+#define LAYERS 1
+#endif
 #include "tests/unit/engine-fixture.h"
 
 #ifdef TEST_CUDA
 #include "tests/unit/ops-fixture.h"
 #define ROUNDS 1 /* the shim's seeds 1 and 2 are two */
 #define LONG   90
+#define NEW    5 /* tokens of a reply, at most */
 #else
 #define ROUNDS 20
 #define LONG   200
+#define NEW    24
 #endif
 
 #define DOCUMENTS 6
@@ -81,7 +86,7 @@ static struct job *job_of(uint64_t seed, uint64_t id)
 
 	own = below(&c, 3) == 0 ? 0 : 1 + below(&c, 20);
 	n = 1 + below(&c, 3) * 16 + below(&c, LONG - 80);
-	job = job_for(id, n + own, id < JOBS_MAX - N_SCORED ? 1 + below(&c, 24) : 0);
+	job = job_for(id, n + own, id < JOBS_MAX - N_SCORED ? 1 + below(&c, NEW) : 0);
 	for (uint32_t i = 0; i < n; i++)
 		job->prompt[i] = (int32_t)(philox_uniform(seed * 100 + document, i) * VOCAB);
 	job->uid = 1000 + below(&c, 3);
@@ -97,7 +102,7 @@ static struct job *job_of(uint64_t seed, uint64_t id)
 	for (uint32_t i = 0; i < 5; i++) {
 		struct choice *choice = &job->choices[job->n_choices++];
 
-		choice->n_tokens = 1 + below(&c, 12);
+		choice->n_tokens = 1 + below(&c, NEW / 2);
 		choice->tokens = malloc(choice->n_tokens * sizeof(*choice->tokens));
 		assert_non_null(choice->tokens);
 		for (uint32_t k = 0; k < choice->n_tokens; k++)
