@@ -24,6 +24,7 @@ static const char help[] =
 	"  cancel --id N            stop the request with the id on this connection\n"
 	"  load                     bring the model to the device, if it is not there\n"
 	"  unload                   give the device's memory back; the next request loads again\n"
+	"  metrics                  counters and times as OpenMetrics text\n"
 	"  cache drop [--uid N]     forget what is kept of prompts and replies, of one user or all\n"
 	"  sessions                 your conversations\n"
 	"  sessions show NAME       what was said in one\n"
@@ -145,7 +146,7 @@ static int parse(struct control *c, int argc, char **argv)
 	}
 	if (r == 0 && !c->command && !c->help && !c->version)
 		return control_usage(
-			c, "wanted status, cancel, sessions, tokenize or quantize", "no command");
+			c, "wanted status, metrics, cancel, sessions, tokenize or quantize", "no command");
 	return r;
 }
 
@@ -202,6 +203,25 @@ static enum exit_code run_status(struct control *c)
 	msgpack_sbuffer_init(&out);
 	code = control_print(
 		c, &out, c->json ? json_write(&out, &m.result) : status_write(&out, &m.result));
+	msgpack_sbuffer_destroy(&out);
+	message_done(&m);
+	return code;
+}
+
+static enum exit_code run_metrics(struct control *c)
+{
+	struct rpc_text text = {"", 0};
+	enum exit_code code;
+	msgpack_sbuffer out;
+	struct message m;
+	int r;
+
+	if (!control_call(c, METHOD_METRICS, NULL, &m, &code))
+		return code;
+	object_text(map_get(&m.result, "text"), &text);
+	msgpack_sbuffer_init(&out);
+	r = c->json ? json_write(&out, &m.result) : msgpack_sbuffer_write(&out, text.text, text.len);
+	code = control_print(c, &out, r);
 	msgpack_sbuffer_destroy(&out);
 	message_done(&m);
 	return code;
@@ -398,6 +418,8 @@ static enum exit_code run(struct control *c)
 	session_start_clock(s);
 	if (strcmp(c->command, "status") == 0 && c->words.n_words == 0)
 		return run_status(c);
+	if (strcmp(c->command, "metrics") == 0 && c->words.n_words == 0)
+		return run_metrics(c);
 	if (strcmp(c->command, "cancel") == 0)
 		return run_cancel(c);
 	if (strcmp(c->command, "tokenize") == 0)

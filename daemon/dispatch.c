@@ -64,6 +64,7 @@ static void dispatch_request(struct peer *p, struct call *c)
 	switch (c->method) {
 	case METHOD_HELLO: method_hello(p, c); break;
 	case METHOD_STATUS: method_status(p, c); break;
+	case METHOD_METRICS: method_metrics(p, c); break;
 	case METHOD_CANCEL: method_cancel(p, c); break;
 	case METHOD_SESSION_LIST:
 	case METHOD_SESSION_GET:

@@ -9,6 +9,7 @@ void dispatch_frame(struct peer *p, const char *data, size_t len);
 /* The methods that answer at once; each packs one response. */
 void method_hello(struct peer *p, const struct call *c);
 void method_status(struct peer *p, const struct call *c);
+void method_metrics(struct peer *p, const struct call *c);
 /* Also for the notification, which has no answer. */
 void method_cancel(struct peer *p, const struct call *c);
 

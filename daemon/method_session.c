@@ -34,7 +34,7 @@ static void pack_row(msgpack_packer *pk, const struct session_row *row, const bo
 
 static void done(struct request *r)
 {
-	r->server->done++;
+	request_count(r, OUTCOME_DONE);
 	request_free(r);
 }
 

@@ -58,6 +58,12 @@ void peer_answer_error(struct peer *p, uint32_t id, enum rpc_error e, const char
 	/* a sentence may quote a file or be cut inside a character */
 	repaired[utf8_repair(sentence, strlen(sentence), repaired)] = 0;
 	message_pack_error(&pk, id, e, repaired);
+	if (p->user) {
+		enum class class = peer_class(p);
+
+		meter_outcome(&p->user->meter, class, OUTCOME_ERRORS + e);
+		meter_outcome(&p->server->users.meter, class, OUTCOME_ERRORS + e);
+	}
 }
 
 static void pack_error_notification(msgpack_packer *pk, enum rpc_error e, const char *sentence)

@@ -93,6 +93,16 @@ void request_free(struct request *r)
 	free(r);
 }
 
+void request_count(struct request *r, enum outcome o)
+{
+	if (o == OUTCOME_CANCELLED)
+		r->server->cancelled++;
+	else
+		r->server->done++;
+	meter_outcome(&r->user->meter, r->class, o);
+	meter_outcome(&r->server->users.meter, r->class, o);
+}
+
 /* Answers with an error and frees. */
 static void fail(struct request *r, enum rpc_error e, const char *sentence)
 {
@@ -100,8 +110,12 @@ static void fail(struct request *r, enum rpc_error e, const char *sentence)
 		r->server->cancelled++;
 	else
 		r->server->failed++;
-	if (r->peer)
+	if (r->peer) {
 		peer_answer_error(r->peer, r->rpc_id, e, "%s", sentence);
+	} else {
+		meter_outcome(&r->user->meter, r->class, OUTCOME_ERRORS + e);
+		meter_outcome(&r->server->users.meter, r->class, OUTCOME_ERRORS + e);
+	}
 	request_free(r);
 }
 
@@ -147,7 +161,7 @@ void request_stop(struct request *r, enum failure failure, const char *reason)
 	} else if (!generates(r)) {
 		fail(r, E_CANCELLED, "cancelled by its own client");
 	} else {
-		r->server->cancelled++;
+		request_count(r, OUTCOME_CANCELLED);
 		answer(r, NULL);
 		request_free(r);
 	}
@@ -161,7 +175,7 @@ void request_orphan(struct request *r)
 	if (with_engine(r)) {
 		(void)engine_thread_cancel(r->server->engine, r->id, FAILURE_NONE, NULL);
 	} else {
-		r->server->cancelled++;
+		request_count(r, OUTCOME_CANCELLED);
 		request_free(r);
 	}
 }
@@ -234,7 +248,7 @@ static void advance(struct request *r)
 	const struct engine_report *report = &s->report;
 
 	if (steers_model(r) && steered(r)) {
-		s->done++;
+		request_count(r, OUTCOME_DONE);
 		answer_state(r);
 		request_free(r);
 	} else if (!steers_model(r) && (generates(r) ? residence_ready(s) : s->text != NULL)) {
@@ -293,6 +307,7 @@ int request_new(struct peer *p, struct call *c)
 	r->id = ++s->last_request;
 	r->rpc_id = c->message.id;
 	r->method = c->method;
+	r->class = peer_class(p);
 	r->tag = params->tag;
 	r->stream = params_has(params, PARAM_STREAM) && params->stream;
 	r->phase = PHASE_LOADING;
@@ -420,7 +435,7 @@ void request_text_done(struct server *s, struct text_task *t)
 	} else if (t->tokens.n * 5 + t->text_len + 64 > reply_bytes) {
 		fail(r, E_TOO_LARGE, "the result is over limits.reply_bytes");
 	} else {
-		s->done++;
+		request_count(r, OUTCOME_DONE);
 		answer_text(r, t);
 		request_free(r);
 	}
@@ -512,16 +527,49 @@ static struct reply_ids *reply_ids_of(const struct request *r)
 	return reply_ids_new(key, r->prompt_digest, b->tokens, n);
 }
 
+/* What it used, to its user and to all. */
+static void charge_use(struct request *r, const struct event *e)
+{
+	struct user *user = r->user;
+	struct users *all = &r->server->users;
+
+	user->prompt_tokens += e->prompt_tokens;
+	user->completion_tokens += e->completion_tokens;
+	user->cached_tokens += e->cached_tokens;
+	user->device_usec += e->device_usec;
+	all->prompt_tokens += e->prompt_tokens;
+	all->completion_tokens += e->completion_tokens;
+	all->cached_tokens += e->cached_tokens;
+	all->device_usec += e->device_usec;
+	meter_time(&user->meter, METER_QUEUE, e->queue_usec, 1);
+	meter_time(&all->meter, METER_QUEUE, e->queue_usec, 1);
+	if (e->first_token_usec) {
+		meter_time(&user->meter, METER_FIRST_TOKEN, e->first_token_usec, 1);
+		meter_time(&all->meter, METER_FIRST_TOKEN, e->first_token_usec, 1);
+	}
+}
+
+/* n tokens came together: each has its part of the time since the last ones. */
+static void time_tokens(struct request *r, uint32_t n)
+{
+	uint64_t now = server_now_usec(r->server);
+
+	if (r->told_usec && n > 0) {
+		uint64_t usec = (now - r->told_usec) / n;
+
+		meter_time(&r->user->meter, METER_BETWEEN_TOKENS, usec, n);
+		meter_time(&r->server->users.meter, METER_BETWEEN_TOKENS, usec, n);
+	}
+	r->told_usec = now;
+}
+
 /* Returns true where the event was taken over: the answer comes when the session is saved. */
 static bool on_done(struct request *r, struct event *e)
 {
 	struct reply_ids *ids;
 	int saving = 0;
 
-	r->user->prompt_tokens += e->prompt_tokens;
-	r->user->completion_tokens += e->completion_tokens;
-	r->user->cached_tokens += e->cached_tokens;
-	r->user->device_usec += e->device_usec;
+	charge_use(r, e);
 	account(r, e);
 	if (e->failure != FAILURE_NONE) {
 		fail(r, failure_error(e->failure), e->reason);
@@ -537,10 +585,10 @@ static bool on_done(struct request *r, struct event *e)
 		fail(r, E_ENGINE, "out of memory for the session");
 		return false;
 	}
-	if (e->finish == FINISH_CANCELLED)
-		r->server->cancelled++;
-	else
-		r->server->done++;
+	request_count(r, e->finish == FINISH_CANCELLED ? OUTCOME_CANCELLED
+			 : r->method == METHOD_SCORE   ? OUTCOME_DONE
+			 : e->finish == FINISH_STOP    ? OUTCOME_STOP
+						       : OUTCOME_LENGTH);
 	if (saving)
 		return true;
 	answer(r, e);
@@ -563,6 +611,7 @@ static bool on_event(struct request *r, struct event *e)
 	case EVENT_ECHO: code = keep_logprobs(r, e); break;
 	case EVENT_TOKENS:
 		r->phase = PHASE_GENERATE;
+		time_tokens(r, e->n_tokens);
 		code = keep_tokens(r, e);
 		if (code == 0)
 			code = keep_logprobs(r, e);
@@ -571,7 +620,7 @@ static bool on_event(struct request *r, struct event *e)
 		break;
 	case EVENT_SCORE: score_event(r->score, e); break;
 	case EVENT_DROPPED:
-		r->server->done++;
+		request_count(r, OUTCOME_DONE);
 		answer_dropped(r, e->done);
 		request_free(r);
 		return false;

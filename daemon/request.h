@@ -30,10 +30,12 @@ struct request {
 	uint64_t id; /* the daemon's own, unique */
 	uint32_t rpc_id;
 	enum method method;
+	enum class class; /* of who asked */
 	struct rpc_tag tag;
 	bool stream, echo;
 	enum phase phase;
 	uint64_t arrived_usec;
+	uint64_t told_usec; /* when the last tokens came from the engine; 0: none did */
 	uint64_t charged_bytes;
 	sd_event_source *deadline;
 	struct call *call; /* NULL while the text worker has it */
@@ -91,6 +93,8 @@ void request_go_on(struct request *r);
 void request_stop(struct request *r, enum failure failure, const char *reason);
 /* Its connection is gone: nobody is answered. May free the request. */
 void request_orphan(struct request *r);
+/* Counts how it ended; not for errors that its peer is told, which are counted there. */
+void request_count(struct request *r, enum outcome o);
 void request_pause(struct request *r, bool paused);
 /* At the daemon's end, when no thread runs any more. */
 void request_free(struct request *r);

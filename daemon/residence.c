@@ -34,6 +34,7 @@ void residence_want(struct server *s)
 	if (engine_thread_load(s->engine) < 0)
 		return; /* the next request asks again */
 	at->loading = true;
+	s->load_began_usec = server_now_usec(s);
 	log_info("loading the model again");
 }
 

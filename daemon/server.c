@@ -168,6 +168,7 @@ static void on_state(struct server *s, enum engine_state before)
 			s->report.load_total_bytes);
 		request_model_progress(s);
 	} else if (load_ended && now == ENGINE_READY) {
+		s->load_usec = server_now_usec(s) - s->load_began_usec;
 		if (on_ready(s) < 0) {
 			log_error("out of memory at the start");
 			server_stop(s, 1, E_ENGINE, "zephd could not start");
@@ -349,7 +350,7 @@ int server_new(const struct options *o, struct config *config, struct server **r
 		log_error("the event loop: %s", strerror(-r));
 		return r;
 	}
-	s->started_usec = server_now_usec(s);
+	s->started_usec = s->load_began_usec = server_now_usec(s);
 	return start(s);
 }
 

@@ -79,6 +79,7 @@ struct server {
 	char model_hash[80]; /* the files', and ":q4_k_m" where they are quantised; "": not known */
 
 	uint64_t started_usec;
+	uint64_t load_began_usec, load_usec; /* the last load: took so long, 0 until it is done */
 	bool stopping;
 	int exit_code;
 	enum rpc_error stop_error; /* what requests get while stopping */

@@ -29,7 +29,7 @@ void users_done(struct users *u)
 		free(user);
 	}
 	assert(u->connections == 0 && u->n_connected == 0);
-	u->n = 0;
+	u->n = u->n_named = 0;
 }
 
 struct user *users_get(struct users *u, uint32_t uid)
@@ -45,6 +45,7 @@ struct user *users_get(struct users *u, uint32_t uid)
 	}
 	if (u->n >= USERS_MAX && oldest) {
 		TAILQ_REMOVE(&u->list, oldest, link);
+		u->n_named -= oldest->named;
 		free(oldest);
 		u->n--;
 	}
@@ -52,6 +53,8 @@ struct user *users_get(struct users *u, uint32_t uid)
 	if (!user)
 		return NULL;
 	user->uid = uid;
+	user->named = u->n_named < USERS_NAMED;
+	u->n_named += user->named;
 	TAILQ_INSERT_TAIL(&u->list, user, link);
 	u->n++;
 	return user;

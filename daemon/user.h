@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "daemon/meter.h"
+
+#define USERS_NAMED 256 /* of all that are known: metrics must not grow without end */
+
 struct user {
 	TAILQ_ENTRY(user) link;
 	uint32_t uid;
@@ -14,12 +18,18 @@ struct user {
 	uint64_t bytes;         /* buffers of connections, frames and replies of requests */
 	/* since the start */
 	uint64_t prompt_tokens, cached_tokens, completion_tokens, device_usec;
+	struct meter meter;
+	bool named; /* in metrics, by uid */
 };
 
 struct users {
 	TAILQ_HEAD(, user) list;
 	uint32_t n, n_connected; /* known; with a connection */
+	uint32_t n_named;
 	uint32_t connections;
+	/* of all users since the start, those forgotten too */
+	uint64_t prompt_tokens, cached_tokens, completion_tokens, device_usec;
+	struct meter meter;
 };
 
 void users_init(struct users *u);

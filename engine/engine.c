@@ -380,4 +380,5 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 	ret->pages_swapped = e->cache->n_saved;
 	ret->swap_bytes = e->cache->saved_bytes;
 	ret->context = e->options.context;
+	ret->pages_evicted = e->cache->n_evicted;
 }

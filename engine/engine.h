@@ -152,6 +152,9 @@ void engine_options_default(struct engine_options *o);
 uint32_t engine_context_pages(const struct model_config *c, const struct engine_options *o);
 uint64_t engine_workspace_bytes(const struct model_config *c, const struct engine_options *o);
 
+/* Steps by how many sequences had a part in them: up to 1, 2, 4 … 64, and more. */
+#define ENGINE_BATCH_BUCKETS 8
+
 struct engine_stats {
 	uint32_t running, queued;
 	uint64_t done, failed, cancelled;          /* jobs since the start */
@@ -163,6 +166,9 @@ struct engine_stats {
 						    */
 	uint64_t pages_swapped;                    /* to the host's memory, since the start */
 	uint64_t swap_bytes;                       /* there now */
+	uint64_t pages_evicted;                    /* from the cache, for want of room */
+	uint64_t step_sequences;                   /* of all steps together */
+	uint64_t batches[ENGINE_BATCH_BUCKETS];    /* steps, by sequences */
 	uint32_t shared_tokens;                    /* of the shared prompt, whole pages */
 	uint32_t context;
 };

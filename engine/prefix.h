@@ -94,6 +94,7 @@ struct prefix_cache {
 	double save_usec;             /* of a page there and back, a running mean; 0: not known */
 	double compute_usec;          /* of a page's rows, the engine's estimate; 0: not known */
 	uint64_t n_saved, n_restored; /* pages since the start */
+	uint64_t n_evicted;           /* for want of room */
 };
 
 /* The pool is not owned. NULL for want of memory. */

@@ -146,8 +146,10 @@ static bool evict(struct prefix_cache *c, struct tenant *wants, bool any)
 		victim = gave_way;
 	else if (any)
 		victim = most;
-	if (victim)
+	if (victim) {
 		evict_from(c, victim);
+		c->n_evicted++;
+	}
 	return victim != NULL;
 }
 

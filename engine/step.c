@@ -218,12 +218,19 @@ static bool take_token(struct engine *e, struct sequence *s, const struct sample
 /* Gives each sequence what the step of n_rows rows brought it, and its share of the time. */
 static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 {
+	uint32_t n_sequences = 0, bucket = 0;
 	struct sequence *next;
 	double cost = 0;
 
 	cost_note(&e->cost, n_rows, step_usec);
-	for (struct sequence *s = e->running; s; s = s->next)
+	for (struct sequence *s = e->running; s; s = s->next) {
 		cost += s->n_rows > 0 ? s->cost : 0;
+		n_sequences += s->n_rows > 0;
+	}
+	while (bucket + 1 < ENGINE_BATCH_BUCKETS && n_sequences > 1u << bucket)
+		bucket++;
+	e->stats.batches[bucket]++;
+	e->stats.step_sequences += n_sequences;
 	for (struct sequence *s = e->running; s; s = next) {
 		bool prefill = sequence_in_prefill(s);
 		uint32_t n = s->n_rows;

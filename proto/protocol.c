@@ -14,6 +14,7 @@ static const char *const method_names[METHOD_COUNT] = {
 	[METHOD_TEMPLATE] = "template",
 	[METHOD_CANCEL] = "cancel",
 	[METHOD_STATUS] = "status",
+	[METHOD_METRICS] = "metrics",
 	[METHOD_MODEL_LOAD] = "model.load",
 	[METHOD_MODEL_UNLOAD] = "model.unload",
 	[METHOD_CACHE_DROP] = "cache.drop",
