@@ -14,6 +14,7 @@
 #include "client/control_sessions.h"
 #include "client/json.h"
 #include "client/numbers.h"
+#include "client/replay.h"
 #include "client/status.h"
 
 static const char help[] =
@@ -25,6 +26,7 @@ static const char help[] =
 	"  load                     bring the model to the device, if it is not there\n"
 	"  unload                   give the device's memory back; the next request loads again\n"
 	"  metrics                  counters and times as OpenMetrics text\n"
+	"  replay FILE              ask again what zeph --json printed: the same bytes?\n"
 	"  cache drop [--uid N]     forget what is kept of prompts and replies, of one user or all\n"
 	"  sessions                 your conversations\n"
 	"  sessions show NAME       what was said in one\n"
@@ -42,8 +44,8 @@ static const char help[] =
 	"      --color WHEN         auto, always or never\n"
 	"      --version  --help\n"
 	"\n"
-	"exit: 0 done, 2 usage, 3 no daemon or connection lost, 4 refused, 5 model, device or\n"
-	"protocol, 6 try again. More in zephctl(1).\n";
+	"exit: 0 done, 1 not the same (replay), 2 usage, 3 no daemon or connection lost, 4 refused,\n"
+	"5 model, device or protocol, 6 try again. More in zephctl(1).\n";
 
 enum { WORD = 1, ID = 256, USER, BOS, SPECIAL, JSON, TIMEOUT, COLOR, VERSION };
 
@@ -145,8 +147,9 @@ static int parse(struct control *c, int argc, char **argv)
 			c->words.words[c->words.n_words++] = (struct word){argv[optind], false};
 	}
 	if (r == 0 && !c->command && !c->help && !c->version)
-		return control_usage(
-			c, "wanted status, metrics, cancel, sessions, tokenize or quantize", "no command");
+		return control_usage(c,
+			"wanted status, metrics, replay, cancel, sessions, tokenize or quantize",
+			"no command");
 	return r;
 }
 
@@ -220,7 +223,8 @@ static enum exit_code run_metrics(struct control *c)
 		return code;
 	object_text(map_get(&m.result, "text"), &text);
 	msgpack_sbuffer_init(&out);
-	r = c->json ? json_write(&out, &m.result) : msgpack_sbuffer_write(&out, text.text, text.len);
+	r = c->json ? json_write(&out, &m.result)
+		    : msgpack_sbuffer_write(&out, text.text, text.len);
 	code = control_print(c, &out, r);
 	msgpack_sbuffer_destroy(&out);
 	message_done(&m);
@@ -420,6 +424,8 @@ static enum exit_code run(struct control *c)
 		return run_status(c);
 	if (strcmp(c->command, "metrics") == 0 && c->words.n_words == 0)
 		return run_metrics(c);
+	if (strcmp(c->command, "replay") == 0 && c->words.n_words == 1)
+		return replay(c);
 	if (strcmp(c->command, "cancel") == 0)
 		return run_cancel(c);
 	if (strcmp(c->command, "tokenize") == 0)
