@@ -14,7 +14,7 @@
 #include "client/json_read.h"
 #include "client/say.h"
 
-#define HASH_WAIT_USEC (60 * UINT64_C(1000000)) /* until the daemon knows its model's hash */
+#define HASH_WAIT_USEC (300 * UINT64_C(1000000)) /* until the daemon knows its model's hash */
 
 /* What the reply is of: where these differ, it is another one, whatever its bytes. */
 static const char *const whose[] = {"model", "template", "prompt"};
@@ -167,30 +167,24 @@ static int read_printed(struct replay *r)
 	return make_params(r, params, receipt);
 }
 
-/* The model's hash once the daemon has computed it: -1: it is another one, 0: not known, 1: the
- * same. */
-static int same_model(struct control *c, const msgpack_object *hash)
+/* Waits until the daemon has computed its model's hash: only then do receipts name it. */
+static void await_hash(struct control *c)
 {
 	const struct timespec moment = {.tv_nsec = 100000000};
 	const uint64_t end = now_usec() + HASH_WAIT_USEC;
+	bool known = false;
 
-	while (now_usec() < end && c->session.watch.signal == 0) {
-		const msgpack_object *found;
+	while (!known && now_usec() < end && c->session.watch.signal == 0) {
 		enum exit_code code;
 		struct message m;
-		int same = 0;
 
 		if (!control_call(c, METHOD_STATUS, NULL, &m, &code))
-			return 0;
-		found = map_get(map_get(&m.result, "model"), "hash");
-		if (!is_nil(found))
-			same = equal(found, hash) ? 1 : -1;
+			return;
+		known = !is_nil(map_get(map_get(&m.result, "model"), "hash"));
 		message_done(&m);
-		if (same)
-			return same;
-		nanosleep(&moment, NULL);
+		if (!known)
+			nanosleep(&moment, NULL);
 	}
-	return 0;
 }
 
 /* "build: "a" in the file, "b" here". 0 or -ENOMEM. */
@@ -246,13 +240,8 @@ static int compare(struct replay *r, const msgpack_object *result, struct verdic
 	for (size_t i = 0; e == 0 && i < N(whose) + N(how); i++) {
 		const char *key = i < N(whose) ? whose[i] : how[i - N(whose)];
 		const msgpack_object *a = map_get(then, key), *b = map_get(now, key);
-		bool another = !equal(a, b);
 
-		if (i == 0 && is_nil(a)) /* it was not known yet */
-			another = false;
-		else if (i == 0 && is_nil(b))
-			another = same_model(r->control, a) < 0;
-		if (!another)
+		if (equal(a, b) || (i == 0 && is_nil(a))) /* it was not known yet */
 			continue;
 		v->same = v->same && i >= N(whose);
 		e = name_difference(&v->lines, key, a, b);
@@ -310,6 +299,8 @@ static enum exit_code replay_one(struct replay *r)
 	}
 	r->params.tag = c->session.tag; /* for a cancel by Ctrl-C */
 	r->params.set |= UINT64_C(1) << PARAM_TAG;
+	if (!is_nil(map_get(map_get(r->printed, "receipt"), "model")))
+		await_hash(c);
 	if (!control_call(c, r->method, &r->params, &m, &code))
 		return code;
 	msgpack_sbuffer_init(&v.lines);

@@ -83,6 +83,20 @@ static size_t harmless(const char *s, size_t n, uint32_t code, bool one_line, ch
 	return n;
 }
 
+size_t terminal_line(const char *text, size_t len, size_t columns, char *out)
+{
+	size_t n = 0, i = 0;
+
+	for (size_t column = 0; i < len && column < columns; column++) {
+		uint32_t code;
+		const size_t used = text_decode(text + i, len - i, &code);
+
+		n += harmless(text + i, used, code, true, out + n);
+		i += used;
+	}
+	return n;
+}
+
 static int queue_harmless(struct output *o, const char *text, size_t n, bool last)
 {
 	const size_t held = last ? 0 : text_incomplete(text, n);

@@ -33,6 +33,10 @@ int output_write(struct output *o);
 
 size_t output_pending(const struct output *o);
 
+/* One line of text as a terminal may see it, at most `columns` characters of it; every control
+ * character becomes ^X. out: [4 * len]. Returns the bytes written. */
+size_t terminal_line(const char *text, size_t len, size_t columns, char *out);
+
 /* One line on a terminal's stderr that comes and goes. */
 struct progress {
 	bool enabled, shown;

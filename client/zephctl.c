@@ -16,6 +16,7 @@
 #include "client/numbers.h"
 #include "client/replay.h"
 #include "client/status.h"
+#include "client/top.h"
 
 static const char help[] =
 	"usage: zephctl [options] COMMAND\n"
@@ -25,6 +26,7 @@ static const char help[] =
 	"  cancel --id N            stop the request with the id on this connection\n"
 	"  load                     bring the model to the device, if it is not there\n"
 	"  unload                   give the device's memory back; the next request loads again\n"
+	"  top                      the same, live on the terminal; q ends it\n"
 	"  metrics                  counters and times as OpenMetrics text\n"
 	"  replay FILE              ask again what zeph --json printed: the same bytes?\n"
 	"  cache drop [--uid N]     forget what is kept of prompts and replies, of one user or all\n"
@@ -148,7 +150,7 @@ static int parse(struct control *c, int argc, char **argv)
 	}
 	if (r == 0 && !c->command && !c->help && !c->version)
 		return control_usage(c,
-			"wanted status, metrics, replay, cancel, sessions, tokenize or quantize",
+			"wanted status, top, metrics, replay, cancel, sessions, tokenize or quantize",
 			"no command");
 	return r;
 }
@@ -422,6 +424,8 @@ static enum exit_code run(struct control *c)
 	session_start_clock(s);
 	if (strcmp(c->command, "status") == 0 && c->words.n_words == 0)
 		return run_status(c);
+	if (strcmp(c->command, "top") == 0 && c->words.n_words == 0)
+		return top(c);
 	if (strcmp(c->command, "metrics") == 0 && c->words.n_words == 0)
 		return run_metrics(c);
 	if (strcmp(c->command, "replay") == 0 && c->words.n_words == 1)

@@ -155,7 +155,7 @@ void method_status(struct peer *p, const struct call *c)
 	msgpack_packer pk = peer_packer(p);
 
 	message_pack_result(&pk, c->message.id);
-	msgpack_pack_map(&pk, 12);
+	msgpack_pack_map(&pk, 13);
 	pack_string(&pk, "state", server_state(s));
 	pack_key(&pk, "error");
 	if (s->report.error[0])
@@ -186,6 +186,11 @@ void method_status(struct peer *p, const struct call *c)
 	pack_number(&pk, "swap_bytes", stats->swap_bytes);
 	pack_string(&pk, "type", s->report.model ? dtype_info(s->report.kv_dtype)->name : "");
 	pack_number(&pk, "connections", s->users.connections);
+	/* as they come: who asks twice knows the speed */
+	pack_key(&pk, "tokens");
+	msgpack_pack_map(&pk, 2);
+	pack_number(&pk, "prompt", all ? stats->prompt_tokens : p->user->prompt_tokens);
+	pack_number(&pk, "generated", all ? s->users.generated : p->user->generated);
 	pack_key(&pk, "users");
 	msgpack_pack_array(&pk, all ? s->users.n : 1);
 	TAILQ_FOREACH(user, &s->users.list, link)

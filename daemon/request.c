@@ -483,6 +483,8 @@ static void time_tokens(struct request *r, uint32_t n)
 		meter_time(&r->server->users.meter, METER_BETWEEN_TOKENS, usec, n);
 	}
 	r->told_usec = now;
+	r->user->generated += n;
+	r->server->users.generated += n;
 }
 
 /* Returns true where the event was taken over: the answer comes when the session is saved. */

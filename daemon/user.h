@@ -18,6 +18,7 @@ struct user {
 	uint64_t bytes;         /* buffers of connections, frames and replies of requests */
 	/* since the start */
 	uint64_t prompt_tokens, cached_tokens, completion_tokens, device_usec;
+	uint64_t generated; /* tokens of replies as they come; the others count at a reply's end */
 	struct meter meter;
 	bool named; /* in metrics, by uid */
 };
@@ -29,6 +30,7 @@ struct users {
 	uint32_t connections;
 	/* of all users since the start, those forgotten too */
 	uint64_t prompt_tokens, cached_tokens, completion_tokens, device_usec;
+	uint64_t generated;
 	struct meter meter;
 };
 

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import time
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -96,10 +95,12 @@ def test_counts_are_what_happened(build, tiny):
                 other.call("complete", **params)
         with pytest.raises(Refused, match="E_METHOD"):
             c.call("sing")
-        number = c.send("complete", prompt=[5], logit_bias=NO_END, tag="t", max_new_tokens=100000)
+        number = c.send("complete", prompt=[5], logit_bias=NO_END, tag="t", max_new_tokens=100000,
+                        stream=True)
+        while c.receive()[1] != "token":
+            pass
         with d.connect() as other:
-            while other.call("cancel", tag="t")["cancelled"] == 0:
-                time.sleep(0.01)
+            assert other.call("cancel", tag="t") == {"cancelled": 1}
         cancelled = c.wait(number)
         assert cancelled["finish"] == "cancelled"
         _, after = read(c)

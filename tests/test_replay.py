@@ -150,10 +150,10 @@ def test_standard_input_and_every_json_value(build):
              "receipt": {"seed": 5, "sampling": {"temperature": 0.25}, "model": "m"}}
 
     def serve(peer, _):
-        request = peer.receive()
-        seen.append(request)
-        peer.send([1, request[1], None, reply])
-        peer.receive()
+        while (request := peer.receive()) is not None:
+            known = {"model": {"hash": "m" if seen else None}}  # not yet, the first time
+            peer.send([1, request[1], None, known if request[2] == "status" else reply])
+            seen.append(request)
 
     for escaped in (False, True):
         seen = []
@@ -162,7 +162,8 @@ def test_standard_input_and_every_json_value(build):
             done = subprocess.run([build / "client/zephctl", "-S", daemon.path, "replay", "-"], text=True,
                                   input=text.replace("-1.0", "-1"), capture_output=True, check=False)
         assert done.returncode == 0 and done.stdout == "same\n", done
-        sent = dict(seen[0][3][0])
+        assert [request[2] for request in seen] == ["status", "status", "chat"]
+        sent = dict(seen[-1][3][0])
         sent.pop("tag")
         wanted = {k: v for k, v in params.items() if k not in ("tag", "stream", "top_k")}
-        assert seen[0][2] == "chat" and sent == {**wanted, "seed": 5, "temperature": 0.25}
+        assert sent == {**wanted, "seed": 5, "temperature": 0.25}
