@@ -144,7 +144,7 @@ def test_hello_names_the_feature(client):
 def test_cancel_gives_what_there_is_and_a_deadline_is_an_error(daemon, client):
     context = client.call("hello")["limits"]["context_tokens"]
     long = {"prompt": [(7 * i) % 400 + 5 for i in range(context - 60)],
-            "choices": [f"choice number {i}" for i in range(400)]}
+            "choices": [f"choice number {i}" for i in range(1000)]}
     number = client.send("score", **long, tag="t", stream=True)
     with daemon.connect() as other:
         end = time.monotonic() + 20
