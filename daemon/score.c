@@ -1,6 +1,7 @@
 /* A choice is scored as the model would write it: its tokens are those of a text that goes on
- * behind the prompt's last token, and in a chat the token that ends a turn follows. A struct score
- * goes from the text worker to the request and stays there until the answer. */
+ * behind the prompt's last token; in a chat what the template writes before a reply comes first,
+ * and the token that ends the turn follows. A struct score goes from the text worker to the
+ * request and stays there until the answer. */
 #include "daemon/score.h"
 
 #include <errno.h>
