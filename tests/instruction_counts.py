@@ -58,19 +58,21 @@ def on_stack(body):
 
 def count(name, body, dot, dots_of_block):
     """Instructions for a block of 32 columns, and stack accesses of the inner loop."""
-    found = []  # (first, last, instructions) of loops with dot products, the innermost first
+    found, fills = [], []  # (first, last, instructions) with dot products, and without
     for first, last in loops(body):
         inside = [i for a, i in body if first <= a <= last]
-        if any(i.split()[0] == dot for i in inside):
-            found.append((first, last, inside))
+        has_dots = any(i.split()[0] == dot for i in inside)
+        (found if has_dots else fills).append((first, last, inside))
     first, last, inner = found[0]
     if not all(f <= first and last <= l for f, l, _ in found):
         raise ValueError(f"{name}: two inner loops with dot products")
     blocks = sum(i.split()[0] == dot for i in inner) / dots_of_block
     each = len(inner) / blocks
     record = 1 if name.startswith("tiles") else RECORDS[name.split("_")[1]]
-    if blocks < record:  # what is done once for all of them
-        each += (len(found[1][2]) - len(inner)) / record
+    if blocks < record:  # what is done once for all of them, and in a loop for each of them
+        first, last, outer = found[1]
+        each += (len(outer) - len(inner)) / record
+        each += sum(len(i) * (record - 1) / record for f, l, i in fills if first <= f and l <= last)
     stack = on_stack(body)
     return [round(each, 1), sum(bool(stack.search(i)) for i in inner)]
 

@@ -221,11 +221,18 @@ LANE void fused(const int values, const int scales, const int nc, const struct w
 	for (uint32_t b = 0; b < blocks; record += RECORD_BYTES(values, scales)) {
 		const struct record_scales rs = record_load(scales, record);
 		const uint8_t *block = record + SCALES_BYTES(scales);
+		struct block_scales all[8], bs;
 
+		/* A record's first, then its blocks: in turns they cost a third of the speed. */
+		for (uint32_t i = 0; SCALES_BLOCKS(scales) == 8 && i < 8; i++)
+			all[i] = scales_load(scales, record, &rs, i);
 		for (uint32_t i = 0; i < SCALES_BLOCKS(scales) && b < blocks; i++, b++) {
-			const struct block_scales bs = scales_load(scales, record, &rs, i);
 			const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
 
+			if (SCALES_BLOCKS(scales) == 8)
+				bs = all[i];
+			else
+				bs = scales_load(scales, record, &rs, i);
 			block_add(values, values_byte(values), scales, nc, block, &bs, &x, acc);
 			block += VALUES_BYTES(values);
 		}
