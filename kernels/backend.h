@@ -228,8 +228,8 @@ enum activations {
 /* The oracle: plain f32 loops over dequantised weights. threads: 0 for all processors. */
 int backend_new_reference(uint32_t threads, struct backend **ret);
 
-/* The processor's best instruction set, found at run time (ZEPH_ISA=generic|avx2|avx512 lowers it).
- * threads: 0 for all processors. */
+/* The processor's best instruction set, found at run time (ZEPH_ISA=generic|avx2|avxvnni|avx512
+ * lowers it; on ARM generic|neon). threads: 0 for all processors. */
 int backend_new_cpu(uint32_t threads, enum activations activations, struct backend **ret);
 
 /* Frees the backend through its own table; accepts NULL. */

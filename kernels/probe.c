@@ -13,6 +13,9 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #define ROUNDS 4000000 /* times 12 independent accumulators: about 0.05 s */
@@ -101,22 +104,36 @@ __attribute__((target("avx512f"))) static double read_avx512(const char *part, s
 #define CLOBBERED                                                                                  \
 	"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",   \
 		"xmm11", "xmm12", "xmm13"
+#define CLEAR "vzeroall"
+#elif defined(__aarch64__)
+#define TWELVE(instruction, sum, of)                                                               \
+	".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n\t" instruction " v\\i\\()." sum            \
+	", v12." of ", v13." of "\n\t.endr"
+#define CLOBBERED                                                                                  \
+	"v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13"
+#define CLEAR ".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13\n\tmovi v\\i\\().4s, 0\n\t.endr"
+#endif
+
 /* All registers start as zero: no denormals slow the sums down. */
-#define PEAK(name, features, clear, chain, per_instruction)                                        \
+#define PEAK(name, features, chain, per_instruction)                                               \
 	__attribute__((target(features))) static double name(const char *part, size_t bytes)       \
 	{                                                                                          \
 		(void)part;                                                                        \
 		(void)bytes;                                                                       \
-		__asm__ volatile(clear : : : CLOBBERED);                                           \
+		__asm__ volatile(CLEAR : : : CLOBBERED);                                           \
 		for (long i = 0; i < ROUNDS; i++)                                                  \
 			__asm__ volatile(chain : : : CLOBBERED);                                   \
 		return 12.0 * ROUNDS * (per_instruction);                                          \
 	}
 
-PEAK(int8_vnni512, "avx512f,avx512vnni", "vzeroall", TWELVE("vpdpbusd"), 128)
-PEAK(bf16_512, "avx512f,avx512bf16", "vzeroall", TWELVE("vdpbf16ps"), 64)
-PEAK(f32_512, "avx512f", "vzeroall", TWELVE("vfmadd231ps"), 32)
-PEAK(f32_256, "avx2,fma", "vzeroall", TWELVE_YMM("vfmadd231ps"), 16)
+#if defined(__x86_64__)
+PEAK(int8_vnni512, "avx512f,avx512vnni", TWELVE("vpdpbusd"), 128)
+PEAK(bf16_512, "avx512f,avx512bf16", TWELVE("vdpbf16ps"), 64)
+PEAK(f32_512, "avx512f", TWELVE("vfmadd231ps"), 32)
+PEAK(f32_256, "avx2,fma", TWELVE_YMM("vfmadd231ps"), 16)
+#elif defined(__aarch64__)
+PEAK(int8_dotprod, "arch=armv8.2-a+dotprod", TWELVE("sdot", "4s", "16b"), 32)
+PEAK(f32_128, "arch=armv8-a", TWELVE("fmla", "4s", "4s"), 8)
 #endif
 
 static void *probe_thread(void *arg)
@@ -221,6 +238,10 @@ void prober_run(struct prober *p, struct probe *ret)
 		ret->f32_tflops = rate(p, f32_512) * 1e-12;
 	else if (__builtin_cpu_supports("fma"))
 		ret->f32_tflops = rate(p, f32_256) * 1e-12;
+#elif defined(__aarch64__)
+	if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)
+		ret->int8_tops = rate(p, int8_dotprod) * 1e-12;
+	ret->f32_tflops = rate(p, f32_128) * 1e-12;
 #endif
 	ret->read_gbps = rate(p, read_memory) * 1e-9;
 }

@@ -8,28 +8,84 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef ZEPH_X86
+#include <cpuid.h>
+#endif
+#ifdef ZEPH_ARM
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "kernels/host.h"
 
-/* The best table that processor and ZEPH_ISA allow. */
+#ifdef ZEPH_X86
+static bool has_avx2(void)
+{
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+	       __builtin_cpu_supports("f16c");
+}
+
+/* gcc 12 knows no name for it. Leaf 7, subleaf 1, EAX bit 4. */
+static bool has_avxvnni(void)
+{
+	unsigned a, b, c, d;
+
+	return has_avx2() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 &&
+	       __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
+static bool has_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+	       __builtin_cpu_supports("avx512vnni");
+}
+#endif
+#ifdef ZEPH_ARM
+static bool has_dotprod(void)
+{
+	return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+#endif
+
+/* The best table that the processor has, up to the one that ZEPH_ISA names. */
 static struct cpu_isa isa_choose(void)
 {
-	struct cpu_isa best = cpu_isa_generic;
+	static const struct {
+		const struct cpu_isa *isa;
+		bool (*there)(void);
+	} ascending[] = {
+		{&cpu_isa_generic, NULL},
 #ifdef ZEPH_X86
+		{&cpu_isa_avx2, has_avx2},
+		{&cpu_isa_avxvnni, has_avxvnni},
+		{&cpu_isa_avx512, has_avx512},
+#endif
+#ifdef ZEPH_ARM
+		{&cpu_isa_neon, has_dotprod},
+#endif
+	};
 	const char *most = getenv("ZEPH_ISA");
-	const bool any = !most || most[0] == '\0' || strcmp(most, "avx512") == 0;
+	struct cpu_isa best = cpu_isa_generic;
+	size_t n = sizeof(ascending) / sizeof(ascending[0]);
 
+#ifdef ZEPH_X86
 	__builtin_cpu_init();
-	if ((any || strcmp(most, "avx2") == 0) && __builtin_cpu_supports("avx2") &&
-		__builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-		best = cpu_isa_avx2;
-	if (any && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-		__builtin_cpu_supports("avx512vnni")) {
-		best = cpu_isa_avx512;
-		if (__builtin_cpu_supports("avx512bf16"))
-			best.matmul_bf16 = matmul_bf16_avx512;
+#endif
+	if (most && most[0] != '\0') {
+		size_t named = 0; /* another name: generic */
+
+		for (size_t i = 0; i < n; i++)
+			if (strcmp(most, ascending[i].isa->name) == 0)
+				named = i;
+		n = named + 1;
 	}
+	for (size_t i = 1; i < n; i++)
+		if (ascending[i].there())
+			best = *ascending[i].isa;
+#ifdef ZEPH_X86
+	if (strcmp(best.name, "avx512") == 0 && __builtin_cpu_supports("avx512bf16"))
+		best.matmul_bf16 = matmul_bf16_avx512;
 #endif
 	return best;
 }
@@ -146,13 +202,21 @@ static const struct backend_ops cpu_ops = {
 
 int backend_new_cpu(uint32_t threads, enum activations activations, struct backend **ret)
 {
+	const struct cpu_isa isa = isa_choose();
+
+	return cpu_new(&isa, threads, activations, ret);
+}
+
+int cpu_new(const struct cpu_isa *isa, uint32_t threads, enum activations activations,
+	struct backend **ret)
+{
 	struct cpu *cpu = calloc(1, sizeof(*cpu));
 	int r;
 
 	if (!cpu)
 		return -ENOMEM;
 	cpu->base.ops = &cpu_ops;
-	cpu->isa = isa_choose();
+	cpu->isa = *isa;
 	cpu->activations = activations;
 	r = pool_new(threads, &cpu->pool);
 	if (r < 0) {

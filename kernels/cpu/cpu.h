@@ -19,6 +19,10 @@ struct cpu {
 	size_t scratch_bytes;
 };
 
+/* As backend_new_cpu, with the instruction set given and not asked for. */
+int cpu_new(const struct cpu_isa *isa, uint32_t threads, enum activations activations,
+	struct backend **ret);
+
 /* A backend handed to an operation of this table. */
 static inline struct cpu *cpu_of(struct backend *b)
 {

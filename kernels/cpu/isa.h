@@ -83,7 +83,11 @@ struct cpu_isa {
 extern const struct cpu_isa cpu_isa_generic;
 #ifdef ZEPH_X86
 extern const struct cpu_isa cpu_isa_avx2;
+extern const struct cpu_isa cpu_isa_avxvnni;
 extern const struct cpu_isa cpu_isa_avx512;
 void matmul_bf16_avx512(const struct weight *w, uint32_t g, uint32_t n_groups,
 	const struct cpu_acts *a, float *out);
+#endif
+#ifdef ZEPH_ARM
+extern const struct cpu_isa cpu_isa_neon;
 #endif

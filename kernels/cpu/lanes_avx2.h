@@ -1,12 +1,19 @@
-/* Sixteen lanes in AVX2, FMA and F16C: two registers each. See lanes_generic.h for what every
- * function means. */
+/* Sixteen lanes in AVX2, FMA and F16C: two registers each; with LANES_VNNI the dot products are
+ * vpdpbusd. See lanes_generic.h for what every function means. */
 #pragma once
 
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
-#define LANES_NAME  avx2
+#ifdef LANES_VNNI
+#define LANES_NAME LANES_VNNI
+#define BYTE_ZERO  128 /* bytes are stored unsigned: vpdpbusd takes them as they are */
+#else
+#define LANES_NAME avx2
+#define BYTE_ZERO  0 /* bytes are stored signed: vpmaddubsw would saturate on larger ones */
+#endif
+
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   4
 #define TILE_FUSED  2
@@ -16,7 +23,6 @@
 #define TILE_HEADS  2
 #define SCORE_PAGES 2
 #define SCORE_SUMS  4
-#define BYTE_ZERO   0 /* bytes are stored signed: vpmaddubsw would saturate on larger ones */
 
 struct vf {
 	__m256 lo, hi;
@@ -257,12 +263,21 @@ LANE void vi_store_low_bytes(void *p, struct vi a)
 		b[i] = (uint8_t)t[i];
 }
 
+#ifdef LANES_VNNI
+/* The same instruction in VEX (AVX-VNNI) and in EVEX (AVX-512 VNNI and VL). */
+#ifdef __AVXVNNI__
+#define avx2_dot _mm256_dpbusd_avx_epi32
+#else
+#define avx2_dot _mm256_dpbusd_epi32
+#endif
+#else
 /* Weights below 64 keep the 16-bit sums of vpmaddubsw far from saturation. */
 LANE __m256i avx2_dot(__m256i sum, __m256i w, __m256i x)
 {
 	return _mm256_add_epi32(
 		sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
+#endif
 
 LANE struct vi vi_dot(struct vi sum, struct vi w, int32_t x)
 {
@@ -271,13 +286,17 @@ LANE struct vi vi_dot(struct vi sum, struct vi w, int32_t x)
 	return (struct vi){avx2_dot(sum.lo, w.lo, b), avx2_dot(sum.hi, w.hi, b)};
 }
 
-/* |w| <= 128 times |x| <= 127, twice: 32512 still fits. */
 LANE struct vi vi_dot_byte(struct vi sum, struct vi w, int32_t x)
 {
+#ifdef LANES_VNNI
+	return vi_dot(sum, w, x);
+#else
+	/* |w| <= 128 times |x| <= 127, twice: 32512 still fits */
 	const __m256i b = _mm256_set1_epi32(x);
 
 	return (struct vi){avx2_dot(sum.lo, _mm256_abs_epi8(w.lo), _mm256_sign_epi8(b, w.lo)),
 		avx2_dot(sum.hi, _mm256_abs_epi8(w.hi), _mm256_sign_epi8(b, w.hi))};
+#endif
 }
 
 LANE __m256 avx2_byte(__m256i a, int i)

@@ -19,8 +19,14 @@
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
 
-static const char *const isas[] = {"generic", "avx2", "avx512"};
+static const char *const isas[] = {"generic", "avx2", "avxvnni", "avxvnni_evex", "avx512", "neon"};
+
+#ifdef ZEPH_X86
+/* isa_avxvnni.c compiled for AVX-512 VNNI and VL: for machines that have those alone. */
+extern const struct cpu_isa cpu_isa_avxvnni_evex;
+#endif
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0,
 	DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_Q5_K,
@@ -52,16 +58,53 @@ static float *noises(size_t n)
 	return x;
 }
 
-/* NULL where this machine lacks the instruction set. */
+/* NULL where this machine lacks the instruction set. Whoever knows the processor says in
+ * ZEPH_TEST_ISA what is to be found on it and alone tested, so that nothing goes untested unseen.
+ */
 static struct backend *backend_of(const char *isa, uint32_t threads, enum activations activations)
 {
+	const char *only = getenv("ZEPH_TEST_ISA");
 	struct backend *b;
 
+	if (only && strcmp(only, isa) != 0)
+		return NULL;
+#ifdef ZEPH_X86
+	if (strcmp(isa, "avxvnni_evex") == 0) {
+		if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vl"))
+			return NULL;
+		assert_int_equal(cpu_new(&cpu_isa_avxvnni_evex, threads, activations, &b), 0);
+		return b;
+	}
+#endif
 	assert_int_equal(setenv("ZEPH_ISA", isa, 1), 0);
 	assert_int_equal(backend_new_cpu(threads, activations, &b), 0);
+	if (only)
+		assert_string_equal(b->device.isa, only);
 	if (strcmp(b->device.isa, isa) != 0)
 		return backend_free(b);
 	return b;
+}
+
+static void the_instruction_set_is_the_best_allowed(void **state)
+{
+	const char *want = getenv("ZEPH_TEST_ISA"), *best = want;
+	struct backend *b, *there;
+
+	(void)state;
+	assert_int_equal(setenv("ZEPH_ISA", "mmx", 1), 0);
+	assert_int_equal(backend_new_cpu(1, ACTIVATIONS_FAST, &b), 0);
+	assert_string_equal(b->device.isa, "generic");
+	backend_free(b);
+	assert_int_equal(unsetenv("ZEPH_ISA"), 0);
+	assert_int_equal(backend_new_cpu(1, ACTIVATIONS_FAST, &b), 0);
+	for (size_t i = 0; !want && i < COUNT(isas); i++) /* ascending */
+		if (strcmp(isas[i], "avxvnni_evex") != 0) {
+			there = backend_of(isas[i], 1, ACTIVATIONS_FAST);
+			best = there ? isas[i] : best;
+			backend_free(there);
+		}
+	assert_string_equal(b->device.isa, best);
+	backend_free(b);
 }
 
 static struct backend *reference(void)
@@ -572,14 +615,14 @@ static void fused_slots_have_the_bits_of_their_parts(void **state)
 
 static void a_tensor_that_does_not_fit_is_refused(void **state)
 {
-	struct backend *b = backend_of("generic", 1, ACTIVATIONS_FAST);
+	struct backend *b;
 	uint8_t data[64] = {0};
 	struct tensor t = {
 		.name = "blk.0.x", .dtype = DTYPE_Q8_0, .rows = 2, .cols = 32, .data = data};
 	struct weight *w = NULL;
 
 	(void)state;
-	assert_non_null(b);
+	assert_int_equal(backend_new_cpu(1, ACTIVATIONS_FAST, &b), 0);
 	t.bytes = 64;
 	assert_int_equal(b->ops->weight_put(b, &t, &w), -EINVAL);
 	assert_non_null(strstr(b->error, "blk.0.x"));
@@ -592,9 +635,11 @@ static void a_tensor_that_does_not_fit_is_refused(void **state)
 	backend_free(b);
 }
 
-int main(void)
+/* test-cpu [PATTERN]: the tests whose names match it. */
+int main(int argc, char *argv[])
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_instruction_set_is_the_best_allowed),
 		cmocka_unit_test(exact_equals_the_reference),
 		cmocka_unit_test(fast_is_near_the_reference),
 		cmocka_unit_test(matmul_bits_do_not_depend_on_company),
@@ -605,5 +650,7 @@ int main(void)
 		cmocka_unit_test(a_tensor_that_does_not_fit_is_refused),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
