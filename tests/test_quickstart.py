@@ -52,7 +52,8 @@ def bare(tmp_path):
     """A PATH with a few tools and nothing of Debian's packaging, nor sudo."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("bash", "env", "id", "mktemp", "rm", "tail", "cat", "dirname", "sort", "true"):
+    for name in ("bash", "env", "id", "mktemp", "rm", "tail", "cat", "dirname", "grep", "sort",
+                 "true"):
         (folder / name).symlink_to(shutil.which(name))
     return folder
 
@@ -67,6 +68,11 @@ def script(folder, name, body):
     (folder / name).chmod(0o755)
 
 
+def debian(folder, without=""):
+    script(folder, "dpkg", "echo amd64\n")
+    script(folder, "dpkg-query", f'[ "$3" != "{without}" ] || exit 1\necho amd64 installed\n')
+
+
 def test_another_system_is_told_the_packages(bare):
     done = install(bare)
     assert done.returncode == 1
@@ -74,7 +80,7 @@ def test_another_system_is_told_the_packages(bare):
 
 
 def test_without_root_and_sudo_the_missing_packages_are_named(bare):
-    script(bare, "dpkg-query", '[ "$3" != libconfig-dev ] || exit 1\nprintf installed\n')
+    debian(bare, without="libconfig-dev")
     script(bare, "apt-get", "exit 1\n")
     (bare / "id").unlink()
     script(bare, "id", "echo 1000\n")
@@ -85,7 +91,7 @@ def test_without_root_and_sudo_the_missing_packages_are_named(bare):
 
 
 def test_with_everything_installed_neither_root_nor_apt_is_needed(bare):
-    script(bare, "dpkg-query", "printf installed\n")
+    debian(bare)
     script(bare, "apt-get", "echo apt-get was called >&2\nexit 1\n")
     (bare / "id").unlink()
     script(bare, "id", "echo 1000\n")
@@ -95,7 +101,7 @@ def test_with_everything_installed_neither_root_nor_apt_is_needed(bare):
 
 def test_only_what_is_missing_is_installed_through_sudo(bare, tmp_path):
     log = tmp_path / "log"
-    script(bare, "dpkg-query", '[ "$3" != libconfig-dev ] || exit 1\nprintf installed\n')
+    debian(bare, without="libconfig-dev")
     script(bare, "apt-get", f'echo "$@" >>{log}\n')
     script(bare, "sudo", '[ "$1" != -n ] || shift\nexec "$@"\n')
     (bare / "id").unlink()

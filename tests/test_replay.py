@@ -152,8 +152,8 @@ def test_standard_input_and_every_json_value(build):
     def serve(peer, _):
         while (request := peer.receive()) is not None:
             known = {"model": {"hash": "m" if seen else None}}  # not yet, the first time
-            peer.send([1, request[1], None, known if request[2] == "status" else reply])
             seen.append(request)
+            peer.send([1, request[1], None, known if request[2] == "status" else reply])
 
     for escaped in (False, True):
         seen = []
