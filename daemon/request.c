@@ -471,16 +471,20 @@ static void charge_use(struct request *r, const struct event *e)
 	}
 }
 
-/* n tokens came together: each has its part of the time since the last ones. */
+/* n tokens came together: each has its part of the time since the last ones; of the reply's first
+ * ones the first has none, and the others came with it. */
 static void time_tokens(struct request *r, uint32_t n)
 {
 	uint64_t now = server_now_usec(r->server);
+	uint32_t gaps = r->told_usec ? n : n - 1;
 
-	if (r->told_usec && n > 0) {
-		uint64_t usec = (now - r->told_usec) / n;
+	if (n == 0)
+		return;
+	if (gaps > 0) {
+		uint64_t usec = r->told_usec ? (now - r->told_usec) / n : 0;
 
-		meter_time(&r->user->meter, METER_BETWEEN_TOKENS, usec, n);
-		meter_time(&r->server->users.meter, METER_BETWEEN_TOKENS, usec, n);
+		meter_time(&r->user->meter, METER_BETWEEN_TOKENS, usec, gaps);
+		meter_time(&r->server->users.meter, METER_BETWEEN_TOKENS, usec, gaps);
 	}
 	r->told_usec = now;
 	r->user->generated += n;
