@@ -144,7 +144,7 @@ static void a_stream_beside_a_crowd_of_batch_requests(void **state)
 		struct figures one = stream_beside(speeds[i], 1, false);
 		struct figures crowd = stream_beside(speeds[i], 32, true);
 
-		print_message("%s: first token %.2fx, rate %.2fx\n", i ? "card" : "processor",
+		print_message("# %s: first token %.2fx, rate %.2fx\n", i ? "card" : "processor",
 			crowd.first_usec / one.first_usec, one.token_usec / crowd.token_usec);
 		assert_true(crowd.first_usec <= 2 * one.first_usec);
 		assert_true(one.token_usec / crowd.token_usec >= 0.6);
@@ -156,7 +156,7 @@ static void a_stream_beside_a_crowd_of_streams_gets_half(void **state)
 	struct figures alone = stream_beside(processor, 0, false);
 	struct figures crowd = stream_beside(processor, 16, false);
 
-	print_message("rate %.2fx\n", alone.token_usec / crowd.token_usec);
+	print_message("# rate %.2fx\n", alone.token_usec / crowd.token_usec);
 	assert_true(alone.token_usec / crowd.token_usec >= 0.45);
 }
 
@@ -207,7 +207,7 @@ static void a_long_prompt_lets_streams_go_on(void **state)
 		for (uint32_t k = before[i]; k < seen[i].n; k++)
 			assert_true(
 				seen[i].tokens[k] - seen[i].tokens[k - 1] <= 3 * gaps[n_gaps / 2]);
-	print_message("the prompt takes %.2fx its time alone\n", (double)among / (double)alone);
+	print_message("# the prompt takes %.2fx its time alone\n", (double)among / (double)alone);
 	assert_true(among <= alone * 2.5);
 	machine_free(&m);
 }
@@ -232,7 +232,7 @@ static void weight_and_priority_count(void **state)
 	first = second = 0;
 	for (uint64_t i = 0; i < 16; i++)
 		*(i % 2 ? &second : &first) += seen[i].n;
-	print_message("the weighty one gets %.2fx\n", second / first);
+	print_message("# the weighty one gets %.2fx\n", second / first);
 	assert_true(second / first > 2 && second / first < 4);
 	machine_free(&m);
 }
@@ -256,7 +256,7 @@ static void batch_has_a_third_of_what_a_stream_has(void **state)
 	for (uint64_t i = 0; i < 8; i++)
 		has += seen[i].n;
 	share = (double)(has - had) * processor.row / (double)(clock_usec - began);
-	print_message("batch %.3f of the time\n", share);
+	print_message("# batch %.3f of the time\n", share);
 	assert_true(share > 0.2 && share < 0.27); /* 1 : 3 */
 	machine_free(&m);
 }
@@ -276,7 +276,7 @@ static void time_is_charged_to_who_took_it(void **state)
 	a = (double)seen[0].device_usec / (double)seen[1].device_usec;
 	b = (double)(seen[2].device_usec + seen[3].device_usec + seen[4].device_usec) /
 	    (double)seen[1].device_usec;
-	print_message("of equal streams one has %.2fx; three of one uid %.2fx\n", a, b);
+	print_message("# of equal streams one has %.2fx; three of one uid %.2fx\n", a, b);
 	assert_true(a > 0.9 && a < 1.1);
 	assert_true(b > 1.2 && b < 2.2); /* (1000 + 3 * 360) / (1000 + 360) */
 	machine_free(&m);
