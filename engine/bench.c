@@ -1,8 +1,8 @@
 /* zeph-bench: how fast a model runs here, beside what the machine could do at best.
  *
- * Every repetition first measures memory bandwidth and dot-product peaks, then each test, so that
- * figure and yardstick come from the same moment of a noisy machine. Decode rates count only the
- * steps in which all sequences generate. */
+ * Memory bandwidth, over the weights themselves, and dot-product peaks are measured before and
+ * after each test, so that figure and yardstick come from the same moment of a noisy machine.
+ * Decode rates count only the steps in which all sequences generate. */
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
@@ -20,6 +20,7 @@
 #define REPEAT_MAX 100
 #define LIST_MAX   8
 #define TESTS_MAX  (3 * LIST_MAX)
+#define PROBES_MAX (TESTS_MAX * REPEAT_MAX + 1)
 
 /* Numbers of one option, in order. */
 struct list {
@@ -474,7 +475,33 @@ static double share_of(const struct test *t, double rate, const struct weights *
 	return rate * 2e-12 * (double)(c->parameters - table * (c->tied ? 1 : 2)) / peak;
 }
 
-/* All tests, round by round, each round beside its own probe. */
+/* What a test had on average, between two probes. */
+static struct probe probe_between(const struct probe *a, const struct probe *b)
+{
+	return (struct probe){
+		.read_gbps = (a->read_gbps + b->read_gbps) / 2,
+		.int8_tops = (a->int8_tops + b->int8_tops) / 2,
+		.bf16_tflops = (a->bf16_tflops + b->bf16_tflops) / 2,
+		.f32_tflops = (a->f32_tflops + b->f32_tflops) / 2,
+	};
+}
+
+/* The probes of all rounds, each figure's median. */
+static struct probe probe_median(const struct probe *all, uint32_t n)
+{
+	double figures[4][PROBES_MAX];
+
+	for (uint32_t i = 0; i < n; i++) {
+		figures[0][i] = all[i].read_gbps;
+		figures[1][i] = all[i].int8_tops;
+		figures[2][i] = all[i].bf16_tflops;
+		figures[3][i] = all[i].f32_tflops;
+	}
+	return (struct probe){median(figures[0], n), median(figures[1], n), median(figures[2], n),
+		median(figures[3], n)};
+}
+
+/* All tests, round by round, each test between two probes. */
 static int bench(
 	const struct weights *w, const struct arguments *a, const struct device_found *found)
 {
@@ -482,13 +509,12 @@ static int bench(
 	enum dtype kv = kv_type_of(w, a);
 	struct test tests[TESTS_MAX] = {0};
 	struct yardstick *yardstick = NULL;
-	struct probe all[REPEAT_MAX], probe;
-	double figures[4][REPEAT_MAX];
-	uint32_t n = list_tests(a, tests);
+	struct probe all[PROBES_MAX], probe;
+	uint32_t n = list_tests(a, tests), n_probes = 0;
 	char error[256] = "";
 	int r = 0;
 
-	if (yardstick_new(w->output_backend, found, &yardstick) < 0) {
+	if (yardstick_new(w, found, &yardstick) < 0) {
 		fprintf(stderr, "zeph-bench: no memory for the bandwidth probe\n");
 		return -ENOMEM;
 	}
@@ -500,26 +526,27 @@ static int bench(
 	}
 	if (error[0])
 		fprintf(stderr, "zeph-bench: no yardstick for prompts: %s\n", error);
-	for (uint32_t i = 0; i < a->repeat && r == 0; i++) {
-		r = yardstick_run(yardstick, &all[i], error, sizeof(error));
-		if (r < 0) {
-			fprintf(stderr, "zeph-bench: %s\n", error);
+	error[0] = '\0';
+	r = yardstick_run(yardstick, &all[n_probes++], error, sizeof(error));
+	for (uint32_t i = 0; i < n * a->repeat && r == 0; i++) {
+		struct test *t = &tests[i % n];
+		double *rate = &t->rates[i / n];
+
+		r = measure(w, a, t, rate);
+		if (r < 0)
 			break;
-		}
-		figures[0][i] = all[i].read_gbps;
-		figures[1][i] = all[i].int8_tops;
-		figures[2][i] = all[i].bf16_tflops;
-		figures[3][i] = all[i].f32_tflops;
-		for (uint32_t k = 0; k < n && r == 0; k++) {
-			r = measure(w, a, &tests[k], &tests[k].rates[i]);
-			tests[k].shares[i] = share_of(&tests[k], tests[k].rates[i], w, a, &all[i]);
-		}
+		r = yardstick_run(yardstick, &all[n_probes], error, sizeof(error));
+		probe = probe_between(&all[n_probes - 1], &all[n_probes]);
+		t->shares[i / n] = share_of(t, *rate, w, a, &probe);
+		n_probes++;
 	}
 	yardstick_free(yardstick);
-	if (r < 0)
+	if (r < 0) {
+		if (error[0])
+			fprintf(stderr, "zeph-bench: %s\n", error);
 		return r;
-	probe = (struct probe){median(figures[0], a->repeat), median(figures[1], a->repeat),
-		median(figures[2], a->repeat), median(figures[3], a->repeat)};
+	}
+	probe = probe_median(all, n_probes);
 	if (a->json)
 		print_json(w, a, tests, n, &probe);
 	else

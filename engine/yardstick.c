@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define PROBE_BYTES (512ull << 20)
+#define RANGES_LAYER 7
 
 struct yardstick {
 	struct prober *prober; /* NULL: a card's */
@@ -12,17 +12,47 @@ struct yardstick {
 	uint32_t card;
 };
 
-int yardstick_new(const struct backend *b, const struct device_found *found, struct yardstick **ret)
+/* The matrices that every token is multiplied with. ranges [n_layers * RANGES_LAYER + 1] */
+static void ranges_of(const struct weights *w, struct probe_range *ranges)
 {
+	const struct backend_ops *ops = w->output_backend->ops;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < w->model->config.n_layers; i++) {
+		const struct layer_weights *l = &w->layers[i];
+		const struct weight *matrices[RANGES_LAYER] = {
+			l->wq, l->wk, l->wv, l->wo, l->gate, l->up, l->down};
+
+		for (int k = 0; k < RANGES_LAYER; k++)
+			ranges[n++] = (struct probe_range){
+				ops->weight_data(matrices[k]), ops->weight_bytes(matrices[k])};
+	}
+	ranges[n] = (struct probe_range){ops->weight_data(w->output), ops->weight_bytes(w->output)};
+}
+
+int yardstick_new(const struct weights *w, const struct device_found *found, struct yardstick **ret)
+{
+	const size_t n = (size_t)w->model->config.n_layers * RANGES_LAYER + 1;
 	struct yardstick *y = calloc(1, sizeof(*y));
+	struct probe_range *ranges = NULL;
+	int r = 0;
 
 	if (!y)
 		return -ENOMEM;
 	y->module = found->module;
 	y->card = found->card_index;
-	if (!found->card && prober_new(b->device.threads, PROBE_BYTES, &y->prober) < 0) {
+	if (!found->card) {
+		ranges = calloc(n, sizeof(*ranges));
+		r = -ENOMEM;
+		if (ranges) {
+			ranges_of(w, ranges);
+			r = prober_new(w->output_backend->device.threads, ranges, n, &y->prober);
+		}
+		free(ranges);
+	}
+	if (r < 0) {
 		free(y);
-		return -ENOMEM;
+		return r;
 	}
 	*ret = y;
 	return 0;

@@ -9,9 +9,10 @@
 
 struct yardstick;
 
-/* -ENOMEM. found: of the backend's device_open(). */
+/* -ENOMEM. found: of the device_open() of the backend that has the weights. On the processor the
+ * bandwidth is measured over what a token's step reads of the weights, which must outlive it. */
 int yardstick_new(
-	const struct backend *b, const struct device_found *found, struct yardstick **ret);
+	const struct weights *w, const struct device_found *found, struct yardstick **ret);
 struct yardstick *yardstick_free(struct yardstick *y); /* accepts NULL, returns NULL */
 
 /* One round: memory bandwidth and, on the processor, the peaks of its dot products. 0, or a

@@ -108,6 +108,9 @@ struct backend_ops {
 	void (*weight_free)(struct backend *b, struct weight *w); /* accepts NULL */
 	size_t (*weight_bytes)(const struct weight *w);           /* resident bytes */
 	uint32_t (*weight_rows)(const struct weight *w);          /* as in the tensor */
+	/* Where the resident bytes lie, for measuring how fast they can be read; NULL where that is
+	 * not the host's memory. */
+	const void *(*weight_data)(const struct weight *w);
 
 	int (*buffer_new)(
 		struct backend *b, size_t n_floats, float **ret); /* 64-byte aligned, zeroed */

@@ -1,6 +1,5 @@
 /* Measures memory bandwidth and dot-product peaks with the instructions that the kernels would use.
- * Each figure is the total of all threads over the time of the slowest. Owns the buffer that it
- * reads. */
+ * Each figure is the total of all threads over the time of the slowest. */
 #include "kernels/probe.h"
 
 #include <errno.h>
@@ -8,7 +7,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
@@ -20,17 +18,21 @@
 
 #define ROUNDS 4000000 /* times 12 independent accumulators: about 0.05 s */
 
+#define PIECE_BYTES ((size_t)256 << 10) /* what a thread takes at a time */
+#define READ_BYTES  ((uint64_t)512 << 20)
+
 struct prober {
 	uint32_t n_threads;
-	char *buffer;
-	size_t bytes; /* a multiple of 64 x n_threads */
+	struct probe_range *pieces;
+	size_t n_pieces;
+	size_t n_reads;     /* pieces of one round: some times all of them */
+	atomic_size_t next; /* of those, not yet taken */
 };
 
 /* What one thread does and how much work that was. */
 struct probe_task {
-	double (*work)(const char *part, size_t bytes);
-	const char *part;
-	size_t bytes;
+	struct prober *prober;
+	double (*work)(struct prober *p);
 	atomic_int *go; /* 0: wait; 1: start; -1: give up */
 	double amount, seconds;
 };
@@ -43,38 +45,54 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static double read_plain(const char *part, size_t bytes)
+static void read_plain(const void *data, size_t bytes)
 {
-	const uint64_t *p = (const uint64_t *)part;
-	uint64_t a = 0, b = 0, c = 0, d = 0;
+	const uint64_t *p = data;
+	uint64_t sum = 0;
 
-	for (size_t i = 0; i + 3 < bytes / sizeof(*p); i += 4) {
-		a ^= p[i];
-		b ^= p[i + 1];
-		c ^= p[i + 2];
-		d ^= p[i + 3];
-	}
-	a ^= b ^ c ^ d;
-	__asm__ volatile("" : : "r"(a));
-	return (double)bytes;
+	for (size_t i = 0; i < bytes / sizeof(*p); i++)
+		sum ^= p[i];
+	__asm__ volatile("" : : "r"(sum));
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) static double read_avx512(const char *part, size_t bytes)
+__attribute__((target("avx512f"))) static void read_avx512(const void *data, size_t bytes)
 {
+	const char *p = data;
 	__m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
 
 	for (size_t i = 0; i + 255 < bytes; i += 256) {
-		a = _mm512_xor_si512(a, _mm512_load_si512(part + i));
-		b = _mm512_xor_si512(b, _mm512_load_si512(part + i + 64));
-		c = _mm512_xor_si512(c, _mm512_load_si512(part + i + 128));
-		d = _mm512_xor_si512(d, _mm512_load_si512(part + i + 192));
+		a = _mm512_xor_si512(a, _mm512_load_si512(p + i));
+		b = _mm512_xor_si512(b, _mm512_load_si512(p + i + 64));
+		c = _mm512_xor_si512(c, _mm512_load_si512(p + i + 128));
+		d = _mm512_xor_si512(d, _mm512_load_si512(p + i + 192));
 	}
 	a = _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d));
 	__asm__ volatile("" : : "v"(a));
-	return (double)bytes;
+}
+#endif
+
+/* Pieces in turn, as they are left: a thread that was not scheduled delays nobody. */
+static double read_pieces(struct prober *p)
+{
+	void (*read_memory)(const void *data, size_t bytes) = read_plain;
+	double amount = 0;
+	size_t i;
+
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx512f"))
+		read_memory = read_avx512;
+#endif
+	while ((i = atomic_fetch_add(&p->next, 1)) < p->n_reads) {
+		const struct probe_range *piece = &p->pieces[i % p->n_pieces];
+
+		read_memory(piece->data, piece->bytes);
+		amount += (double)piece->bytes;
+	}
+	return amount;
 }
 
+#if defined(__x86_64__)
 /* Twelve chains of the same instruction keep its units busy; asm keeps the compiler from folding
  * them. */
 #define TWELVE(instruction)                                                                        \
@@ -116,10 +134,9 @@ __attribute__((target("avx512f"))) static double read_avx512(const char *part, s
 
 /* All registers start as zero: no denormals slow the sums down. */
 #define PEAK(name, features, chain, per_instruction)                                               \
-	__attribute__((target(features))) static double name(const char *part, size_t bytes)       \
+	__attribute__((target(features))) static double name(struct prober *p)                     \
 	{                                                                                          \
-		(void)part;                                                                        \
-		(void)bytes;                                                                       \
+		(void)p;                                                                           \
 		__asm__ volatile(CLEAR : : : CLOBBERED);                                           \
 		for (long i = 0; i < ROUNDS; i++)                                                  \
 			__asm__ volatile(chain : : : CLOBBERED);                                   \
@@ -142,19 +159,20 @@ static void *probe_thread(void *arg)
 	double begin;
 	int go;
 
-	t->work(t->part, t->bytes); /* warms the clock and the pages */
+	if (t->work != read_pieces)
+		t->work(t->prober); /* warms the clock */
 	while ((go = atomic_load(t->go)) == 0)
 		sched_yield();
 	if (go < 0)
 		return NULL;
 	begin = now();
-	t->amount = t->work(t->part, t->bytes);
+	t->amount = t->work(t->prober);
 	t->seconds = now() - begin;
 	return NULL;
 }
 
 /* All threads at once; work per second, or 0 where a thread could not be started. */
-static double rate(struct prober *p, double (*work)(const char *part, size_t bytes))
+static double rate(struct prober *p, double (*work)(struct prober *p))
 {
 	struct probe_task *tasks = calloc(p->n_threads, sizeof(*tasks));
 	pthread_t *threads = calloc(p->n_threads, sizeof(*threads));
@@ -164,15 +182,9 @@ static double rate(struct prober *p, double (*work)(const char *part, size_t byt
 
 	if (!tasks || !threads)
 		goto out;
+	atomic_store(&p->next, 0);
 	for (; started < p->n_threads; started++) {
-		size_t part = p->bytes / p->n_threads;
-
-		tasks[started] = (struct probe_task){
-			.work = work,
-			.part = p->buffer + started * part,
-			.bytes = part,
-			.go = &go,
-		};
+		tasks[started] = (struct probe_task){.prober = p, .work = work, .go = &go};
 		if (pthread_create(&threads[started], NULL, probe_thread, &tasks[started]) != 0)
 			break;
 	}
@@ -182,7 +194,7 @@ static double rate(struct prober *p, double (*work)(const char *part, size_t byt
 		amount += tasks[i].amount;
 		seconds = tasks[i].seconds > seconds ? tasks[i].seconds : seconds;
 	}
-	if (started == p->n_threads)
+	if (started == p->n_threads && seconds > 0)
 		result = amount / seconds;
 out:
 	free(tasks);
@@ -190,46 +202,52 @@ out:
 	return result;
 }
 
-int prober_new(uint32_t threads, uint64_t bytes, struct prober **ret)
+int prober_new(
+	uint32_t threads, const struct probe_range *ranges, size_t n_ranges, struct prober **ret)
 {
-	struct prober *p;
+	struct prober *p = calloc(1, sizeof(*p));
 	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t bytes = 0;
 
-	p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
 	p->n_threads = threads ? threads : online > 0 ? (uint32_t)online : 1;
-	p->bytes = bytes / (256 * p->n_threads) * (256 * p->n_threads);
-	p->buffer = mmap(
-		NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p->buffer == MAP_FAILED) {
-		free(p);
+	for (size_t i = 0; i < n_ranges; i++) {
+		p->n_pieces += (ranges[i].bytes + PIECE_BYTES - 1) / PIECE_BYTES;
+		bytes += ranges[i].bytes;
+	}
+	p->pieces = calloc(p->n_pieces ? p->n_pieces : 1, sizeof(*p->pieces));
+	if (!p->pieces) {
+		prober_free(p);
 		return -ENOMEM;
 	}
-	madvise(p->buffer, p->bytes, MADV_HUGEPAGE);
-	for (size_t i = 0; i < p->bytes; i += 64)
-		p->buffer[i] = (char)(i >> 6); /* pages of zeroes would be one page */
+	p->n_pieces = 0;
+	for (size_t i = 0; i < n_ranges; i++) {
+		for (size_t at = 0; at < ranges[i].bytes; at += PIECE_BYTES) {
+			const size_t left = ranges[i].bytes - at;
+
+			p->pieces[p->n_pieces++] = (struct probe_range){
+				(const char *)ranges[i].data + at,
+				left < PIECE_BYTES ? left : PIECE_BYTES};
+		}
+	}
+	p->n_reads = bytes ? p->n_pieces * ((READ_BYTES + bytes - 1) / bytes) : 0;
 	*ret = p;
 	return 0;
 }
 
 struct prober *prober_free(struct prober *p)
 {
-	if (!p)
-		return NULL;
-	munmap(p->buffer, p->bytes);
+	if (p)
+		free(p->pieces);
 	free(p);
 	return NULL;
 }
 
 void prober_run(struct prober *p, struct probe *ret)
 {
-	double (*read_memory)(const char *, size_t) = read_plain;
-
 	*ret = (struct probe){0};
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx512f"))
-		read_memory = read_avx512;
 	if (__builtin_cpu_supports("avx512vnni"))
 		ret->int8_tops = rate(p, int8_vnni512) * 1e-12;
 	if (__builtin_cpu_supports("avx512bf16"))
@@ -243,5 +261,5 @@ void prober_run(struct prober *p, struct probe *ret)
 		ret->int8_tops = rate(p, int8_dotprod) * 1e-12;
 	ret->f32_tflops = rate(p, f32_128) * 1e-12;
 #endif
-	ret->read_gbps = rate(p, read_memory) * 1e-9;
+	ret->read_gbps = rate(p, read_pieces) * 1e-9;
 }

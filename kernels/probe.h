@@ -2,6 +2,7 @@
  * speed. */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct probe {
@@ -12,12 +13,20 @@ struct probe {
 	double f32_tflops;  /* 10^12 f32 operations/s with fused multiply-add; 0: no instruction */
 };
 
+/* Memory that the bandwidth is read from: what the program itself will read, as it lies there. */
+struct probe_range {
+	const void *data; /* 64-byte aligned */
+	size_t bytes;
+};
+
 struct prober;
 
-/* Makes the buffer that the bandwidth is read from, `bytes` in all (larger than the caches).
- * threads: 0 for all processors. -ENOMEM. */
-int prober_new(uint32_t threads, uint64_t bytes, struct prober **ret);
+/* The ranges are copied, what they name is not: it outlives the prober. threads: 0 for all
+ * processors. -ENOMEM. */
+int prober_new(
+	uint32_t threads, const struct probe_range *ranges, size_t n_ranges, struct prober **ret);
 struct prober *prober_free(struct prober *p); /* accepts NULL, returns NULL */
 
-/* One round: about 0.1 s for each figure. */
+/* One round: about 0.1 s for each figure; all ranges are read as often as makes 512 MiB, at least
+ * once. */
 void prober_run(struct prober *p, struct probe *ret);

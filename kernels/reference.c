@@ -112,6 +112,11 @@ static size_t reference_weight_bytes(const struct weight *w)
 	return (size_t)w->rows * w->cols * sizeof(float);
 }
 
+static const void *reference_weight_data(const struct weight *w)
+{
+	return w->data;
+}
+
 static uint32_t reference_weight_rows(const struct weight *w)
 {
 	return w->rows;
@@ -314,6 +319,7 @@ static const struct backend_ops reference_ops = {
 	.weight_free = reference_weight_free,
 	.weight_bytes = reference_weight_bytes,
 	.weight_rows = reference_weight_rows,
+	.weight_data = reference_weight_data,
 	.buffer_new = reference_buffer_new,
 	.buffer_free = reference_buffer_free,
 	.buffer_read = reference_buffer_read,

@@ -173,6 +173,7 @@ static const struct backend_ops cpu_ops = {
 	.weight_free = cpu_weight_free,
 	.weight_bytes = cpu_weight_bytes,
 	.weight_rows = cpu_weight_rows,
+	.weight_data = cpu_weight_data,
 	.buffer_new = cpu_buffer_new,
 	.buffer_free = cpu_buffer_free,
 	.buffer_read = cpu_buffer_read,

@@ -54,6 +54,7 @@ int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **re
 void cpu_weight_free(struct backend *b, struct weight *w);
 size_t cpu_weight_bytes(const struct weight *w);
 uint32_t cpu_weight_rows(const struct weight *w);
+const void *cpu_weight_data(const struct weight *w);
 
 /* rows.c */
 int cpu_embed(struct backend *b, const struct batch *batch, const struct weight *table, float *y);

@@ -80,6 +80,11 @@ size_t cpu_weight_bytes(const struct weight *w)
 	return w->bytes;
 }
 
+const void *cpu_weight_data(const struct weight *w)
+{
+	return w->data;
+}
+
 uint32_t cpu_weight_rows(const struct weight *w)
 {
 	return w->rows;

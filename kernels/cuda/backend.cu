@@ -164,6 +164,12 @@ static size_t cuda_weight_bytes(const struct weight *w)
 	return w->bytes;
 }
 
+static const void *cuda_weight_data(const struct weight *w)
+{
+	(void)w;
+	return NULL;
+}
+
 static uint32_t cuda_weight_rows(const struct weight *w)
 {
 	return w->rows;
@@ -215,6 +221,7 @@ static const struct backend_ops cuda_ops = {
 	.weight_free = cuda_weight_free,
 	.weight_bytes = cuda_weight_bytes,
 	.weight_rows = cuda_weight_rows,
+	.weight_data = cuda_weight_data,
 	.buffer_new = cuda_buffer_new,
 	.buffer_free = cuda_buffer_free,
 	.buffer_read = cuda_buffer_read,
