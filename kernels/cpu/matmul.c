@@ -11,6 +11,13 @@
 #define PARTS_MAX   3
 #define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
 
+/* product_take() */
+#ifndef RUN_BYTES
+#define RUN_BYTES   ((size_t)1 << 20)
+#endif
+#define RUN_COLS    8
+#define RUN_SHARES  4
+
 enum kernel { KERNEL_VECTOR, KERNEL_QUANTS, KERNEL_EXACT, KERNEL_FLOAT, KERNEL_BF16 };
 enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_SWIGLU };
 
@@ -32,6 +39,7 @@ struct product {
 	struct cpu_acts acts;
 	bool want_int8, want_bf16, want_f32;
 	size_t panel_bytes; /* of a thread's scratch, before the results */
+	uint32_t run;       /* groups that a thread takes at once */
 };
 
 static enum kernel kernel_of(const struct cpu *cpu, const struct weight *w)
@@ -193,7 +201,7 @@ static void product_items(void *arg, struct pool_range range)
 	const size_t group_floats = (size_t)p->n * GROUP_ROWS;
 	uint8_t *scratch = cpu_scratch_of(p->cpu, range.thread);
 	float *out = (float *)(void *)(scratch + p->panel_bytes);
-	float *up = out + p->cpu->isa.run * group_floats;
+	float *up = out + p->run * group_floats;
 	uint32_t item = range.begin;
 
 	while (item < range.end) {
@@ -203,7 +211,7 @@ static void product_items(void *arg, struct pool_range range)
 			g -= p->parts[part++].w->groups;
 		n_groups = p->parts[part].w->groups - g;
 		n_groups = n_groups < range.end - item ? n_groups : range.end - item;
-		n_groups = n_groups < p->cpu->isa.run ? n_groups : p->cpu->isa.run;
+		n_groups = n_groups < p->run ? n_groups : p->run;
 		product_groups(p, p->parts[part].w, g, n_groups, out, scratch);
 		if (p->epilogue == EPILOGUE_SWIGLU)
 			product_groups(p, p->parts[1].w, g, n_groups, up, scratch);
@@ -214,11 +222,26 @@ static void product_items(void *arg, struct pool_range range)
 	}
 }
 
+/* Memory comes at its full speed only some KiB after the place where reading began, so with few
+ * columns a thread reads RUN_BYTES of a matrix before it turns to another, but no more than leaves
+ * something to share at the end. */
+static uint32_t product_take(const struct product *p, uint32_t items)
+{
+	const uint32_t unit = p->cpu->isa.run;
+	const size_t group_bytes = p->parts[0].w->group_bytes;
+	uint32_t fair = items / (p->cpu->threads * RUN_SHARES), run = unit;
+
+	if (p->n > RUN_COLS)
+		return unit;
+	while (run + unit <= fair && (run + unit) * group_bytes <= RUN_BYTES)
+		run += unit;
+	return run;
+}
+
 /* Runs the whole operation. All parts have the same cols. */
 static int product_run(struct product *p)
 {
 	struct cpu *cpu = p->cpu;
-	const size_t group_bytes = (size_t)p->n * GROUP_ROWS * sizeof(float);
 	uint32_t items = 0;
 	bool vector = false;
 	int r;
@@ -251,7 +274,11 @@ static int product_run(struct product *p)
 	r = acts_new(p);
 	if (r < 0)
 		return r;
-	r = cpu_scratch(cpu, p->panel_bytes + 2 * cpu->isa.run * group_bytes);
+	if (p->epilogue == EPILOGUE_SWIGLU)
+		items = p->parts[0].w->groups;
+	p->run = product_take(p, items);
+	r = cpu_scratch(cpu,
+		p->panel_bytes + 2 * (size_t)p->run * p->n * GROUP_ROWS * sizeof(float));
 	if (r < 0)
 		return r;
 	if ((size_t)p->n * p->acts.cols <= SERIAL_ACTS)
@@ -265,9 +292,7 @@ static int product_run(struct product *p)
 		}
 		return 0;
 	}
-	if (p->epilogue == EPILOGUE_SWIGLU)
-		items = p->parts[0].w->groups;
-	pool_run(cpu->pool, product_items, p, items, cpu->isa.run);
+	pool_run(cpu->pool, product_items, p, items, p->run);
 	return 0;
 }
 
