@@ -110,10 +110,11 @@ LANE void exact_fill(const int values, const int scales, const struct weight *w,
 
 	for (uint32_t b = b0; b < b0 + blocks; b++) {
 		const struct block_scales s = scales_of(values, scales, p, b);
+		const struct lines lines = {.p = layout_block(values, scales, p, b)};
 
 		for (int j = 0; j < 8; j++) {
 			const int h = scales_per16(scales) ? j / 4 : 0;
-			struct vi v = values_unpack(values, layout_block(values, scales, p, b), j);
+			struct vi v = values_unpack(values, &lines, j);
 
 			if (is_signed)
 				v = vi_flip_sign(v);

@@ -7,6 +7,10 @@
 
 #define VALUES_PANEL 100 /* bytes that were unpacked before */
 
+/* At one column activations are asked for so many bytes early: the weights stream through the
+ * first-level cache and push long rows of them out. */
+#define ACTS_AHEAD 256
+
 LANE int32_t four_bytes(const int8_t *p)
 {
 	int32_t x;
@@ -21,8 +25,31 @@ LANE struct vi bits_shift(struct vi v, int from, int to)
 	return from >= to ? vi_shr(v, from - to) : vi_shl(v, to - from);
 }
 
+/* The 64-byte lines of a packed block: held in registers, or read where they are wanted. */
+struct lines {
+	const uint8_t *p;
+	bool held;
+	struct vi v[8];
+};
+
+LANE struct vi line_at(const struct lines *l, int i)
+{
+	return l->held ? l->v[i] : vi_load(l->p + 64 * i);
+}
+
+/* The lines are asked for in ascending order, which is how memory streams at its full speed and not
+ * what the compiler would do. */
+LANE struct lines lines_hold(const int values, const uint8_t *p)
+{
+	struct lines l = {.p = p, .held = true};
+
+	for (uint32_t i = 0; i < VALUES_BYTES(values) / 64; i++)
+		l.v[i] = vi_load_in_order(p + 64 * i);
+	return l;
+}
+
 /* Vector j (0 … 7) of a block as bytes: 16 rows x 4 columns. */
-LANE struct vi values_unpack(const int values, const uint8_t *p, int j)
+LANE struct vi values_unpack(const int values, const struct lines *l, int j)
 {
 	struct vi v;
 
@@ -30,24 +57,23 @@ LANE struct vi values_unpack(const int values, const uint8_t *p, int j)
 	case VALUES_Q4:
 	case VALUES_Q5:
 	case VALUES_Q6:
-		v = vi_and_byte(bits_shift(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0), 0x0f);
+		v = vi_and_byte(bits_shift(line_at(l, j / 2), j % 2 * 4, 0), 0x0f);
 		if (values == VALUES_Q5)
-			v = vi_merge(v, bits_shift(vi_load(p + 256), j, 4), 0x10);
+			v = vi_merge(v, bits_shift(line_at(l, 4), j, 4), 0x10);
 		if (values == VALUES_Q6)
-			v = vi_merge(
-				v, bits_shift(vi_load(p + 256 + 64 * (j / 4)), j % 4 * 2, 4), 0x30);
+			v = vi_merge(v, bits_shift(line_at(l, 4 + j / 4), j % 4 * 2, 4), 0x30);
 		return v;
 	case VALUES_Q2:
 	case VALUES_Q3:
-		v = vi_and_byte(bits_shift(vi_load(p + 64 * (j / 4)), j % 4 * 2, 0), 0x03);
+		v = vi_and_byte(bits_shift(line_at(l, j / 4), j % 4 * 2, 0), 0x03);
 		if (values == VALUES_Q3)
-			v = vi_merge(v, bits_shift(vi_load(p + 128), j, 2), 0x04);
+			v = vi_merge(v, bits_shift(line_at(l, 2), j, 2), 0x04);
 		return v;
 	case VALUES_IQ4:
-		v = vi_level(vi_and_byte(bits_shift(vi_load(p + 64 * (j / 2)), j % 2 * 4, 0), 0x0f),
-			iq4_levels);
+		v = vi_level(
+			vi_and_byte(bits_shift(line_at(l, j / 2), j % 2 * 4, 0), 0x0f), iq4_levels);
 		return BYTE_ZERO ? vi_flip_sign(v) : v;
-	default: return vi_load(p + 64 * j);
+	default: return line_at(l, j);
 	}
 }
 
@@ -146,6 +172,10 @@ LANE void block_add(const int values, const bool is_byte, const int scales, cons
 	const uint8_t *p, const struct block_scales *s, const struct block_acts *x, struct vf *acc)
 {
 	struct vf part[TILE_COLS];
+	const struct lines lines = LINES_HELD && nc == 1 && SCALES_BLOCKS(scales) == 8 &&
+						   values != VALUES_PANEL
+					   ? lines_hold(values, p)
+					   : (struct lines){.p = p};
 
 #pragma GCC unroll 2
 	for (int h = 0; h < 2; h++) {
@@ -156,7 +186,7 @@ LANE void block_add(const int values, const bool is_byte, const int scales, cons
 			dot[c] = scales_min(scales) ? vi_zero() : vi_set1(x->init[h * nc + c]);
 #pragma GCC unroll 4
 		for (int j = 4 * h; j < 4 * h + 4; j++) {
-			const struct vi w = values_unpack(values, p, j);
+			const struct vi w = values_unpack(values, &lines, j);
 
 #pragma GCC unroll 8
 			for (int c = 0; c < nc; c++) {
@@ -233,6 +263,8 @@ LANE void fused(const int values, const int scales, const int nc, const struct w
 				bs = all[i];
 			else
 				bs = scales_load(scales, record, &rs, i);
+			if (nc == 1)
+				__builtin_prefetch(x.q + ACTS_AHEAD);
 			block_add(values, values_byte(values), scales, nc, block, &bs, &x, acc);
 			block += VALUES_BYTES(values);
 		}
@@ -263,11 +295,11 @@ LANE void panel_fill(
 
 	for (uint32_t b = 0; b < w->cols / 32; b++) {
 		const struct block_scales bs = scales_of(values, scales, group, b);
-		const uint8_t *block = layout_block(values, scales, group, b);
+		const struct lines lines = {.p = layout_block(values, scales, group, b)};
 
 		for (int j = 0; j < 8; j++)
 			vi_store(to.values + ((size_t)b * 8 + (size_t)j) * 64,
-				values_unpack(values, block, j));
+				values_unpack(values, &lines, j));
 		for (int h = 0; h < halves; h++) {
 			vf_store(to.d + (b * (size_t)halves + (size_t)h) * 16, bs.d[h]);
 			if (scales_min(scales))

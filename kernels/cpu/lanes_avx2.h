@@ -16,6 +16,7 @@
 
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   4
+#define LINES_HELD  0
 #define TILE_FUSED  2
 #define TILE_RUN    2
 #define TILE_WIDE   1
@@ -203,6 +204,11 @@ LANE struct vi vi_load(const void *p)
 {
 	return (struct vi){
 		_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1)};
+}
+
+LANE struct vi vi_load_in_order(const void *p)
+{
+	return vi_load(p);
 }
 
 LANE void vi_store(void *p, struct vi a)

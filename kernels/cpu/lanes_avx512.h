@@ -15,6 +15,7 @@
 #define TILE_HEADS  4
 #define SCORE_PAGES 4 /* pages of keys side by side, as long as their sums are no more than */
 #define SCORE_SUMS  16
+#define LINES_HELD  1
 #define BYTE_ZERO   128 /* bytes are stored unsigned: vpdpbusd takes them as they are */
 
 struct vf {
@@ -161,6 +162,14 @@ LANE struct vi vi_set1(int32_t x)
 LANE struct vi vi_load(const void *p)
 {
 	return (struct vi){_mm512_loadu_si512(p)};
+}
+
+LANE struct vi vi_load_in_order(const void *p)
+{
+	struct vi r;
+
+	__asm__ volatile("vmovdqu64 %1, %0" : "=v"(r.v) : "m"(*(const __m512i *)p));
+	return r;
 }
 
 LANE void vi_store(void *p, struct vi a)

@@ -16,6 +16,7 @@
 #define TILE_HEADS  2
 #define SCORE_PAGES 2
 #define SCORE_SUMS  4
+#define LINES_HELD  0
 #define BYTE_ZERO   0 /* bytes are stored signed: sdot takes them as they are */
 
 struct vf {
@@ -225,6 +226,11 @@ LANE struct vi vi_load(const void *p)
 	const uint8_t *b = p;
 
 	return (struct vi){neon_load(b), neon_load(b + 16), neon_load(b + 32), neon_load(b + 48)};
+}
+
+LANE struct vi vi_load_in_order(const void *p)
+{
+	return vi_load(p);
 }
 
 LANE void vi_store(void *p, struct vi a)

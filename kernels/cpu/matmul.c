@@ -12,11 +12,9 @@
 #define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
 
 /* product_take() */
-#ifndef RUN_BYTES
-#define RUN_BYTES   ((size_t)1 << 20)
-#endif
-#define RUN_COLS    8
-#define RUN_SHARES  4
+#define RUN_BYTES  ((size_t)1 << 20)
+#define RUN_COLS   8
+#define RUN_SHARES 4
 
 enum kernel { KERNEL_VECTOR, KERNEL_QUANTS, KERNEL_EXACT, KERNEL_FLOAT, KERNEL_BF16 };
 enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_SWIGLU };
@@ -222,16 +220,16 @@ static void product_items(void *arg, struct pool_range range)
 	}
 }
 
-/* Memory comes at its full speed only some KiB after the place where reading began, so with few
- * columns a thread reads RUN_BYTES of a matrix before it turns to another, but no more than leaves
- * something to share at the end. */
+/* Memory comes at its full speed only some KiB after the place where reading began: with few
+ * columns a thread reads RUN_BYTES of gate before it turns to up, but leaves something to share at
+ * the end. */
 static uint32_t product_take(const struct product *p, uint32_t items)
 {
-	const uint32_t unit = p->cpu->isa.run;
+	const uint32_t unit = p->cpu->isa.run, fair = items / (p->cpu->threads * RUN_SHARES);
 	const size_t group_bytes = p->parts[0].w->group_bytes;
-	uint32_t fair = items / (p->cpu->threads * RUN_SHARES), run = unit;
+	uint32_t run = unit;
 
-	if (p->n > RUN_COLS)
+	if (p->epilogue != EPILOGUE_SWIGLU || p->n > RUN_COLS)
 		return unit;
 	while (run + unit <= fair && (run + unit) * group_bytes <= RUN_BYTES)
 		run += unit;
@@ -277,8 +275,8 @@ static int product_run(struct product *p)
 	if (p->epilogue == EPILOGUE_SWIGLU)
 		items = p->parts[0].w->groups;
 	p->run = product_take(p, items);
-	r = cpu_scratch(cpu,
-		p->panel_bytes + 2 * (size_t)p->run * p->n * GROUP_ROWS * sizeof(float));
+	r = cpu_scratch(
+		cpu, p->panel_bytes + 2 * (size_t)p->run * p->n * GROUP_ROWS * sizeof(float));
 	if (r < 0)
 		return r;
 	if ((size_t)p->n * p->acts.cols <= SERIAL_ACTS)
