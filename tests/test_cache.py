@@ -60,10 +60,10 @@ def test_cache_drop_leaves_the_shared_prefix_alone(daemon, build):
         usage(c, [5] * 100)
         kv = c.call("status")["kv"]
         assert kv["cached"] >= 6 and kv["used"] == kv["shared_tokens"] // 16
-        assert c.call("cache.drop", uid=12345) == {"pages": 0}
+        assert c.call("cache.drop", uid=12345) == {"pages": 0, "replies": 0}
         done = subprocess.run([build / "client" / "zephctl", "-S", daemon.socket, "cache", "drop"],
                               capture_output=True, text=True, check=True)
-        assert done.stdout == f"dropped {kv['cached']} pages\n"
+        assert done.stdout == f"dropped {kv['cached']} pages and the ids of 1 replies\n"
         kv = c.call("status")["kv"]
         assert kv["cached"] == 0 and kv["used"] == kv["shared_tokens"] // 16
         assert usage(c, [5] * 100)["usage"]["cached_tokens"] == 0

@@ -38,7 +38,11 @@ def test_all_groups(check):
                   kv_bytes = 5000000000L; prefill_tokens = 256; max_sequences = 8; };
         limits: { frame_bytes = 4096; reply_bytes = 4096; stall_seconds = 5; };
         defaults: { temperature = 1; top_p = 0.5; do_sample = false; };  # 1: an int is a number
-        classes: { use = (1000, "gid:100", "root"); manage = []; };
+        classes: { use = (1000, "gid:100", "root"); manage = [];
+                   priority = { members = (1000); queue_per_uid = 4; connections_per_uid = 3;
+                                bytes_per_uid = 1048576; prompt_tokens_per_uid = 5;
+                                max_new_tokens = 0; sessions_per_uid = 0;
+                                session_bytes_per_uid = 1024; weight = 100; }; };
     """)
     assert done.returncode == 0, done.stderr
 
@@ -62,6 +66,18 @@ def test_all_groups(check):
     ("classes: { use = [\"no such group\"]; };", ["no such group"]),
     ("classes: { use = [\"gid:x\"]; };", ["gid:x", "no gid"]),
     ("classes: { use = [-1]; };", ["-1", "no uid"]),
+    ("classes: { use = { member = (1000); }; };", ["unknown key classes.use.member"]),
+    ("classes: { use = { frame_bytes = 4096; }; };", ["unknown key classes.use.frame_bytes"]),
+    ("classes: { priority = { queue_per_uid = 0; }; };",
+     ["classes.priority.queue_per_uid", "0", "1 to 65536"]),
+    ("classes: { manage = { weight = 2.5; }; };",
+     ["classes.manage.weight", "fraction", "an integer"]),
+    ("classes: { manage = { members = { }; }; };",
+     ["classes.manage.members", "a group", "wanted a list"]),
+    ("classes: { use = { members = (\"no such group\"); }; };", ["no such group"]),
+    ("classes: { queue_per_uid = 1; };", ["unknown key classes.queue_per_uid"]),
+    ("classes: { weight = 1; };", ["unknown key classes.weight"]),
+    ("limits: { weight = 1; };", ["unknown key limits.weight"]),
     ("limits: { frame_bytes = 1; };", ["limits.frame_bytes", "1", "4096"]),
     ("limits: 5;", ["limits", "a group"]),
     ("limits: { connections = ; };", ["syntax error"]),

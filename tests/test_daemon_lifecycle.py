@@ -17,14 +17,6 @@ pytestmark = pytest.mark.daemon
 LONG = dict(prompt=[5, 6, 7], logit_bias=[[2, -1e6]], seed=1, temperature=1)
 
 
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
-
-
 class Supervisor:
     """What systemd is to a Type=notify service: a datagram socket that collects assignments."""
 

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from zephd import Client, Refused, Zephd
+from zephd import Refused, Zephd, as_uid
 
 pytestmark = pytest.mark.daemon
 
@@ -24,22 +24,10 @@ NO_END = [[2, -1e6]]  # the tiny model's end token is never drawn: replies run t
 NOISE = dict(logit_bias=NO_END, temperature=1)
 
 
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    return make_model(build, tmp_path_factory.mktemp("model") / "tiny.gguf", seed=1)
-
-
 def make_model(build, path, seed, shape="tiny"):
     subprocess.run([build / "engine/zeph-mkmodel", "--shape", shape, "--type", "f32", "--seed",
                     str(seed), path], check=True)
     return path
-
-
-@pytest.fixture(scope="module")
-def daemon(build, tiny):
-    with Zephd(build, tiny) as d:
-        yield d
-        assert d.stop() == 0, d.log()
 
 
 @pytest.fixture
@@ -236,26 +224,6 @@ def test_another_uids_replies_are_not_used(client, daemon):
 
 
 # ---- other people ----
-
-class as_uid:
-    """A connection that the kernel says is another user's."""
-
-    def __init__(self, daemon, uid):
-        self.daemon, self.uid = daemon, uid
-
-    def __enter__(self):
-        os.chmod(self.daemon.directory, 0o755)
-        os.chmod(self.daemon.socket, 0o666)
-        os.seteuid(self.uid)
-        try:
-            self.client = Client(self.daemon.socket)
-        finally:
-            os.seteuid(0)
-        return self.client
-
-    def __exit__(self, *_):
-        self.client.socket.close()
-
 
 def test_another_users_session_is_a_missing_one(client, daemon):
     if os.getuid() != 0:
