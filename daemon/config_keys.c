@@ -23,6 +23,7 @@ enum type {
 	TYPE_ACTIVATIONS,
 	TYPE_KV_TYPE,
 	TYPE_QUANTIZE,
+	TYPE_FILE, /* the text of the file that is named, less a final newline */
 	TYPE_INT,
 	TYPE_FLOAT,
 	TYPE_BOOL,
@@ -66,6 +67,8 @@ static const struct key keys[] = {
 	KEY(model, idle_seconds, INT, 0, 31536000, -1),
 	KEY(model, quantize, QUANTIZE, .param = -1),
 	KEY(model, shared_prefix, TEXT, .param = -1),
+	{"model", "shared_prefix_file", TYPE_FILE, offsetof(struct config, model.shared_prefix),
+		.param = -1},
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
 	KEY(engine, exact, BOOL, 0, 0, -1),
@@ -192,6 +195,33 @@ static int parse_number(const struct parse *p, const struct key *key, const conf
 	return 0;
 }
 
+/* The file's text in place of its name. malloc'ed into *ret. */
+static int read_named(const struct parse *p, const struct key *key, const config_setting_t *s,
+	const char *name, char **ret)
+{
+	unsigned line;
+	const char *file = config_text_file(p->text, config_setting_source_line(s), &line);
+	char *path = config_path(file, name, strlen(name)), *text = NULL, why[512];
+	size_t len = 0;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = config_file_read(path, CONFIG_BYTES_MAX, &text, &len, why, sizeof(why));
+	free(path);
+	if (r < 0)
+		return refuse(p, s, r, "%s.%s: %s", key->group, key->name, why);
+	len -= len > 0 && text[len - 1] == '\n';
+	text[len] = 0;
+	if (len == 0 || strlen(text) != len) {
+		free(text);
+		return refuse(p, s, -EINVAL, "%s.%s: %s is empty or has a zero byte", key->group,
+			key->name, name);
+	}
+	*ret = text;
+	return 0;
+}
+
 static int parse_text(const struct parse *p, const struct key *key, const config_setting_t *s)
 {
 	void *field = (char *)p->config + key->offset;
@@ -244,12 +274,13 @@ static int parse_text(const struct parse *p, const struct key *key, const config
 		if (!text[0])
 			return refuse(p, s, -EINVAL, "%s.%s is empty", p->group, key->name);
 	}
-	char *copy = strdup(text);
-	if (!copy)
-		return -ENOMEM;
-	free(*(char **)field);
-	*(char **)field = copy;
-	return 0;
+	if (*(char **)field)
+		return refuse(p, s, -EINVAL, "%s.%s: it is given in another way, too", key->group,
+			key->name);
+	if (key->type == TYPE_FILE)
+		return read_named(p, key, s, text, field);
+	*(char **)field = strdup(text);
+	return *(char **)field ? 0 : -ENOMEM;
 }
 
 /* 1000: a uid; "zeph": a group; "gid:1000": a group by number. */

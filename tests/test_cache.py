@@ -13,9 +13,11 @@ SYSTEM = "You answer in one short sentence, and you never apologise for anything
 
 
 @pytest.fixture(scope="module")
-def daemon(build, model):
+def daemon(build, model, tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("prefix") / "system"
+    prefix.write_text(SYSTEM + "\n")
     with zephd.Zephd(build, model, "--context", "1024",
-                     config=f'model: {{ shared_prefix = "{SYSTEM}"; }};') as d:
+                     config=f'model: {{ shared_prefix_file = "{prefix}"; }};') as d:
         yield d
 
 

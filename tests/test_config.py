@@ -78,6 +78,9 @@ def test_all_groups(check):
     ("classes: { queue_per_uid = 1; };", ["unknown key classes.queue_per_uid"]),
     ("classes: { weight = 1; };", ["unknown key classes.weight"]),
     ("limits: { weight = 1; };", ["unknown key limits.weight"]),
+    ("model: { shared_prefix_file = \"none\"; };", ["model.shared_prefix_file", "none"]),
+    ("model: { shared_prefix_file = \".\"; };", ["model.shared_prefix_file", "regular"]),
+    ("model: { shared_prefix_file = \"/dev/null\"; };", ["/dev/null", "regular"]),
     ("limits: { frame_bytes = 1; };", ["limits.frame_bytes", "1", "4096"]),
     ("limits: 5;", ["limits", "a group"]),
     ("limits: { connections = ; };", ["syntax error"]),
@@ -112,6 +115,20 @@ def test_an_included_file_that_others_may_write_is_refused(check, tmp_path):
     (tmp_path / "loose").chmod(0o666)
     done = check('@include "loose"\n')
     assert done.returncode == 78 and "loose" in done.stderr and "writ" in done.stderr
+
+
+def test_the_file_of_the_shared_prefix(check, tmp_path):
+    line = 'model: { shared_prefix_file = "prefix"; };'
+    assert check(line, prefix="You are terse.\n").returncode == 0
+    for text, words in (("", "is empty"), ("\n", "is empty"), ("a\0b", "a zero byte")):
+        done = check(line, prefix=text)
+        assert done.returncode == 78 and "zephd.conf:1: " in done.stderr and words in done.stderr
+    done = check('model: { shared_prefix = "x"; shared_prefix_file = "prefix"; };', prefix="x")
+    assert done.returncode == 78 and "model.shared_prefix_file: it is given" in done.stderr
+    (tmp_path / "prefix").chmod(0o666)
+    (tmp_path / "zephd.conf").write_text(line)
+    done = check(line)
+    assert done.returncode == 78 and "others can write" in done.stderr
 
 
 def test_a_missing_file_that_was_named_is_an_error(build, tmp_path):
