@@ -127,12 +127,21 @@ def test_nothing_is_left_of_a_thousand_connections(daemon, build):
         assert user["reply_memory_bytes"] == user["queued_tokens"] == 0
 
 
-def test_a_cancel_in_prefill_gives_the_pages_back_at_once(daemon):
-    with daemon.connect() as root, daemon.connect() as c:
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+def test_a_request_that_ends_in_prefill_gives_the_pages_back_at_once(daemon, how):
+    with daemon.connect() as root:
         root.call("cache.drop")
+        before = root.call("status")["tokens"]["prompt"]
         for i in range(20):
-            number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=400, tag=i,
-                            logit_bias=[[0, -100], [1, -100], [2, -100]])
-            until(10, lambda: root.call("cancel", tag=i)["cancelled"])
-            assert c.wait(number)["finish"] == "cancelled"
+            with daemon.connect() as c:
+                number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=400, tag=i,
+                                logit_bias=[[0, -100], [1, -100], [2, -100]])
+                until(10, lambda: root.call("status")["requests"]["mine"])
+                if how == "cancel":
+                    assert root.call("cancel", tag=i)["cancelled"] == 1
+                    assert c.wait(number)["finish"] == "cancelled"
+                    assert root.call("status")["kv"]["used"] == 0
+            until(10, lambda: not root.call("status")["requests"]["mine"])
             assert root.call("status")["kv"]["used"] == 0
+        # most were not computed to their end
+        assert root.call("status")["tokens"]["prompt"] - before < 20 * 1500 / 2

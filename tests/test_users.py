@@ -1,10 +1,12 @@
-"""What one user may have, by class: a class has limits of its own, and those of `limits` where it
-says nothing. Real uids, so most of it needs root."""
+"""What users may have, see and stop: a class has limits of its own, and those of `limits` where it says
+nothing; each sees its own rows, class manage all. Real uids, so most of it needs root."""
 
 import os
+import re
 import time
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from zephd import Client, Refused, Zephd, as_uid
 
@@ -183,3 +185,60 @@ def test_the_weight_of_a_class_is_its_part_of_the_turns(build, tiny, monkeypatch
         uids = [int(line.split("of uid ")[1].split(":")[0]) for line in d.log().splitlines()
                 if " of uid " in line and ": complete, length" in line]
     assert uids == [PUPIL] + [TEACHER] * 4 + [PUPIL] * 3
+
+
+# ---- what they see and stop ----
+
+@needs_root
+def test_only_an_administrator_stops_another_s_request(daemon):
+    with as_uid(daemon, PUPIL) as pupil, as_uid(daemon, TEACHER) as teacher, \
+            daemon.connect() as root:
+        number = teacher.send("complete", **LONG, tag="t", stream=True)
+        while teacher.receive()[1] != "token":
+            pass
+        assert pupil.call("cancel", tag="t") == {"cancelled": 0}
+        assert pupil.call("status")["requests"]["mine"] == []
+        rows = root.call("status")["requests"]["mine"]
+        assert [(r["uid"], r["tag"], r["phase"]) for r in rows] == [(TEACHER, "t", "generate")]
+        assert root.call("cancel", tag="t") == {"cancelled": 1}
+        with pytest.raises(Refused) as e:
+            teacher.wait(number)
+    assert str(e.value) == "E_CANCELLED: cancelled by the administrator (uid 0)"
+
+
+@needs_root
+def test_the_device_s_time_is_each_uid_s_in_status_metrics_and_journal(build, tiny, monkeypatch):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    with Zephd(build, tiny) as d, d.connect() as root:
+        with as_uid(d, PUPIL) as pupil, as_uid(d, TEACHER) as teacher:
+            numbers = [(c, c.send("complete", prompt=[9] * 200, max_new_tokens=n, logit_bias=NO_END))
+                       for c, n in ((pupil, 300), (teacher, 100), (teacher, 50))]
+            for client, number in numbers:
+                client.wait(number)
+            rows = {u["uid"]: u for u in root.call("status")["users"]}
+            assert pupil.call("status")["users"] == [rows[PUPIL]]
+        families = {f.name: f for f in text_string_to_metric_families(root.call("metrics")["text"])}
+        metrics = {s.labels["uid"]: s.value for s in families["zeph_device_time_seconds"].samples}
+        journal = re.findall(r"request \d+ of uid (\d+): complete, length, 200 prompt tokens "
+                             r"\(\d+ cached\), (\d+) new, ([\d.]+) s of the device", d.log())
+    assert sorted((int(uid), int(n)) for uid, n, _ in journal) == [
+        (PUPIL, 300), (TEACHER, 50), (TEACHER, 100)]
+    for uid in (PUPIL, TEACHER):
+        seconds = rows[uid]["device_s"]
+        assert seconds > 0 and abs(metrics[str(uid)] - seconds) < 1e-5
+        assert abs(sum(float(s) for u, _, s in journal if int(u) == uid) - seconds) < 0.002
+    assert rows[PUPIL]["completion_tokens"] == 300 and rows[TEACHER]["completion_tokens"] == 150
+    assert rows[PUPIL]["device_s"] > rows[TEACHER]["device_s"]
+
+
+@needs_root
+def test_the_overflow_uid_may_be_many_people(build, tiny):
+    """Class use whatever the configuration says, and what one connection left no other finds."""
+    with Zephd(build, tiny, config="classes: { manage = (65534); };") as d:
+        def cached(client):
+            return client.call("complete", prompt=[8] * 100, max_new_tokens=1)["usage"][
+                "cached_tokens"]
+
+        with as_uid(d, 65534) as one, as_uid(d, 65534) as other:
+            assert one.call("hello")["class"] == "use"
+            assert [cached(one), cached(one), cached(other), cached(other)] == [0, 96, 0, 96]
