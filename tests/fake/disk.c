@@ -1,5 +1,5 @@
-/* A disk that fails: while the file $FAKE_DISK exists no file can be brought onto it (EIO), which is
- * known only when it is asked for. Preloaded into zephd. */
+/* A disk that fails: while the file $FAKE_DISK exists no file can be brought onto it (EIO), which
+ * is known only when it is asked for. Preloaded into zephd. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
