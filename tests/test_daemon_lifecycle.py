@@ -54,7 +54,17 @@ def activate(build, path, *options):
     directory = "--setenv=CONFIGURATION_DIRECTORY=/nonexistent"
     process = start("systemd-socket-activate", directory, "-l", path, build / "daemon/zephd", *options)
     wait_for(path, process)
+    limit = time.monotonic() + 30
+    while not listens(path):
+        assert process.poll() is None and time.monotonic() < limit, process.communicate()
+        time.sleep(0.01)
     return process
+
+
+def listens(path):
+    """The file is there from bind() on; a connection, to find out, would start zephd."""
+    rows = map(str.split, pathlib.Path("/proc/net/unix").read_text().splitlines())
+    return any(row[-1] == str(path) and row[3] == "00010000" for row in rows)
 
 
 def end(process):
