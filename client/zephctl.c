@@ -326,8 +326,8 @@ static enum exit_code run_cache(struct control *c)
 	struct message answer;
 	enum exit_code code;
 	msgpack_sbuffer out;
-	char line[64];
-	int64_t pages = 0;
+	char line[96];
+	int64_t pages = 0, replies = 0;
 	int n;
 
 	if (!c->words.words[0].text || strcmp(c->words.words[0].text, "drop") != 0) {
@@ -337,9 +337,12 @@ static enum exit_code run_cache(struct control *c)
 	if (!control_call(c, METHOD_CACHE_DROP, &params, &answer, &code))
 		return code;
 	object_int(map_get(&answer.result, "pages"), &pages);
+	object_int(map_get(&answer.result, "replies"), &replies);
 	message_done(&answer);
 	n = snprintf(line, sizeof(line),
-		c->json ? "{\"pages\":%" PRId64 "}" : "dropped %" PRId64 " pages", pages);
+		c->json ? "{\"pages\":%" PRId64 ",\"replies\":%" PRId64 "}"
+			: "dropped %" PRId64 " pages and the ids of %" PRId64 " replies",
+		pages, replies);
 	msgpack_sbuffer_init(&out);
 	code = control_print(c, &out, msgpack_sbuffer_write(&out, line, (size_t)n));
 	msgpack_sbuffer_destroy(&out);

@@ -357,6 +357,7 @@ void answer_dropped(struct request *r, uint32_t pages)
 		return;
 	msgpack_packer pk = peer_packer(r->peer);
 	message_pack_result(&pk, r->rpc_id);
-	msgpack_pack_map(&pk, 1);
+	msgpack_pack_map(&pk, 2);
 	pack_uint(&pk, "pages", pages);
+	pack_uint(&pk, "replies", r->n_dropped);
 }

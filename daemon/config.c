@@ -36,17 +36,22 @@ static void config_default(struct config *c)
 				.frame_seconds = FRAME_USEC_MAX / 1000000,
 				.stall_seconds = STALL_SECONDS,
 				.connections = CONNECTIONS_MAX,
-				.connections_per_uid = CONNECTIONS_PER_UID_MAX,
-				.queue_per_uid = QUEUE_PER_UID_MAX,
-				.bytes_per_uid = 512ll << 20,
-				.prompt_tokens_per_uid = PROMPT_TOKENS_PER_UID_MAX,
-				.priority_weight = 2,
 				.session_bytes = SESSION_BYTES_MAX,
-				.sessions_per_uid = SESSIONS_PER_UID_MAX,
-				.session_bytes_per_uid = SESSIONS_UID_BYTES_MAX,
 				.session_days = SESSION_DAYS,
+				.quota =
+					{
+						.connections_per_uid = CONNECTIONS_PER_UID_MAX,
+						.queue_per_uid = QUEUE_PER_UID_MAX,
+						.bytes_per_uid = 512ll << 20,
+						.prompt_tokens_per_uid = PROMPT_TOKENS_PER_UID_MAX,
+						.sessions_per_uid = SESSIONS_PER_UID_MAX,
+						.session_bytes_per_uid = SESSIONS_UID_BYTES_MAX,
+						.weight = 1,
+					},
 			},
 	};
+	config_quotas_unset(c);
+	c->classes.quota[CLASS_PRIORITY].weight = c->classes.quota[CLASS_MANAGE].weight = 2;
 }
 
 static void classes_done(struct config_classes *c)
@@ -141,6 +146,7 @@ int config_load(const struct options *o, struct config *ret, char *error, size_t
 			r = config_parse(&c, &text, error, error_size);
 		config_text_done(&text);
 	}
+	config_quotas_settle(&c);
 	if (!r)
 		r = apply_options(&c, o);
 	if (r == -ENOMEM)

@@ -14,7 +14,7 @@
 #include "proto/params.h"
 
 /* What a uid may do; each includes the ones before it. */
-enum class { CLASS_NONE, CLASS_USE, CLASS_PRIORITY, CLASS_MANAGE };
+enum class { CLASS_NONE, CLASS_USE, CLASS_PRIORITY, CLASS_MANAGE, CLASS_COUNT };
 const char *class_name(enum class class); /* "use"; CLASS_NONE is "none" */
 
 /* A uid or a gid. */
@@ -28,21 +28,29 @@ struct principals {
 	bool set; /* the configuration has the key, perhaps empty */
 };
 
+/* What one uid may have; a class may say it for its own. */
+struct config_quota {
+	int64_t connections_per_uid, queue_per_uid, bytes_per_uid;
+	int64_t prompt_tokens_per_uid; /* of requests that wait or run */
+	int64_t max_new_tokens;        /* 0: the context is the bound */
+	int64_t sessions_per_uid, session_bytes_per_uid;
+	int64_t weight; /* its share of the device beside others' */
+};
+
 struct config_limits {
 	int64_t frame_bytes, reply_bytes;
 	int64_t frame_seconds, stall_seconds;
-	int64_t connections, connections_per_uid, queue_per_uid, bytes_per_uid;
-	int64_t prompt_tokens_per_uid; /* of requests that wait or run */
-	int64_t priority_weight;       /* how many of class use one of class priority counts for */
-	int64_t max_new_tokens;        /* 0: the context is the bound */
-	int64_t session_bytes, sessions_per_uid, session_bytes_per_uid;
+	int64_t connections;
+	int64_t session_bytes;
 	int64_t session_days; /* 0: they stay */
+	struct config_quota quota;
 };
 
 struct config_classes {
 	struct principals use; /* unset: everybody whom the socket lets in */
 	struct principals priority;
-	struct principals manage; /* root and the daemon's own uid always are */
+	struct principals manage;               /* root and the daemon's own uid always are */
+	struct config_quota quota[CLASS_COUNT]; /* limits.quota where the class says nothing */
 };
 
 struct config {

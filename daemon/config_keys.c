@@ -23,10 +23,11 @@ enum type {
 	TYPE_ACTIVATIONS,
 	TYPE_KV_TYPE,
 	TYPE_QUANTIZE,
+	TYPE_FILE, /* the text of the file that is named, less a final newline */
 	TYPE_INT,
 	TYPE_FLOAT,
 	TYPE_BOOL,
-	TYPE_PRINCIPALS,
+	TYPE_CLASS,
 };
 
 struct key {
@@ -35,6 +36,7 @@ struct key {
 	size_t offset;   /* in struct config */
 	double min, max; /* numbers; a negative param below means: no bit */
 	int param;       /* enum param whose bit in defaults.set it sets, or -1 */
+	bool quota;      /* a class may have it, too; with group "" only a class may */
 };
 
 #define KEY(group, name, type, ...)                                                                \
@@ -45,6 +47,11 @@ struct key {
 	{                                                                                          \
 		"defaults", #name, TYPE_##type, offsetof(struct config, defaults.name), min, max,  \
 			PARAM_##bit                                                                \
+	}
+#define QUOTA(group, name, min, max)                                                               \
+	{                                                                                          \
+		group, #name, TYPE_INT, offsetof(struct config, limits.quota.name), min, max, -1,  \
+			true                                                                       \
 	}
 #define GIB 1073741824.0
 
@@ -60,6 +67,8 @@ static const struct key keys[] = {
 	KEY(model, idle_seconds, INT, 0, 31536000, -1),
 	KEY(model, quantize, QUANTIZE, .param = -1),
 	KEY(model, shared_prefix, TEXT, .param = -1),
+	{"model", "shared_prefix_file", TYPE_FILE, offsetof(struct config, model.shared_prefix),
+		.param = -1},
 	KEY(engine, device, DEVICE, .param = -1),
 	KEY(engine, activations, ACTIVATIONS, .param = -1),
 	KEY(engine, exact, BOOL, 0, 0, -1),
@@ -75,15 +84,15 @@ static const struct key keys[] = {
 	KEY(limits, frame_seconds, INT, 1, 3600, -1),
 	KEY(limits, stall_seconds, INT, 1, 86400, -1),
 	KEY(limits, connections, INT, 1, 65536, -1),
-	KEY(limits, connections_per_uid, INT, 1, 65536, -1),
-	KEY(limits, queue_per_uid, INT, 1, 65536, -1),
-	KEY(limits, bytes_per_uid, INT, 1048576, 1024 * GIB, -1),
-	KEY(limits, prompt_tokens_per_uid, INT, 1, 1e9, -1),
-	KEY(limits, priority_weight, INT, 1, 100, -1),
-	KEY(limits, max_new_tokens, INT, 0, MODEL_CONTEXT_MAX, -1),
+	QUOTA("limits", connections_per_uid, 1, 65536),
+	QUOTA("limits", queue_per_uid, 1, 65536),
+	QUOTA("limits", bytes_per_uid, 1048576, 1024 * GIB),
+	QUOTA("limits", prompt_tokens_per_uid, 1, 1e9),
+	QUOTA("", weight, 1, 100),
+	QUOTA("limits", max_new_tokens, 0, MODEL_CONTEXT_MAX),
 	KEY(limits, session_bytes, INT, 1024, 32 * 1048576.0, -1),
-	KEY(limits, sessions_per_uid, INT, 0, 65536, -1),
-	KEY(limits, session_bytes_per_uid, INT, 1024, 1024 * GIB, -1),
+	QUOTA("limits", sessions_per_uid, 0, 65536),
+	QUOTA("limits", session_bytes_per_uid, 1024, 1024 * GIB),
 	KEY(limits, session_days, INT, 0, 36500, -1),
 	DEFAULT(max_new_tokens, INT, MAX_NEW_TOKENS, 0, MODEL_CONTEXT_MAX),
 	DEFAULT(do_sample, BOOL, DO_SAMPLE, 0, 0),
@@ -96,9 +105,9 @@ static const struct key keys[] = {
 	DEFAULT(presence_penalty, FLOAT, PRESENCE_PENALTY, -100, 100),
 	DEFAULT(frequency_penalty, FLOAT, FREQUENCY_PENALTY, -100, 100),
 	DEFAULT(penalty_window, INT, PENALTY_WINDOW, 0, INT32_MAX),
-	KEY(classes, use, PRINCIPALS, .param = -1),
-	KEY(classes, priority, PRINCIPALS, .param = -1),
-	KEY(classes, manage, PRINCIPALS, .param = -1),
+	KEY(classes, use, CLASS, .param = -1),
+	KEY(classes, priority, CLASS, .param = -1),
+	KEY(classes, manage, CLASS, .param = -1),
 };
 
 /* Where a setting's failure goes. */
@@ -107,6 +116,9 @@ struct parse {
 	const struct config_text *text;
 	char *error;
 	size_t error_size;
+	const char *group; /* that is read: "limits", "classes.use" */
+	bool class;        /* of a class: its quota is meant */
+	ptrdiff_t shift;   /* and lies so far from limits.quota */
 };
 
 static int __attribute__((format(printf, 4, 5)))
@@ -141,8 +153,8 @@ static const char *type_name(const config_setting_t *s)
 static int wrong_type(
 	const struct parse *p, const struct key *key, const config_setting_t *s, const char *wanted)
 {
-	return refuse(p, s, -EINVAL, "%s.%s is %s, wanted %s", key->group, key->name, type_name(s),
-		wanted);
+	return refuse(
+		p, s, -EINVAL, "%s.%s is %s, wanted %s", p->group, key->name, type_name(s), wanted);
 }
 
 static bool setting_int(const config_setting_t *s, int64_t *ret)
@@ -158,7 +170,7 @@ static bool setting_int(const config_setting_t *s, int64_t *ret)
 
 static int parse_number(const struct parse *p, const struct key *key, const config_setting_t *s)
 {
-	void *field = (char *)p->config + key->offset;
+	void *field = (char *)p->config + key->offset + p->shift;
 	int64_t integer = 0;
 	double number;
 	bool is_int = setting_int(s, &integer);
@@ -171,15 +183,42 @@ static int parse_number(const struct parse *p, const struct key *key, const conf
 		return wrong_type(p, key, s, key->type == TYPE_INT ? "an integer" : "a number");
 	if (!(number >= key->min && number <= key->max)) {
 		if (is_int)
-			return refuse(p, s, -ERANGE, "%s.%s is %lld, wanted %.0f to %.0f",
-				key->group, key->name, (long long)integer, key->min, key->max);
-		return refuse(p, s, -ERANGE, "%s.%s is %g, wanted %g to %g", key->group, key->name,
+			return refuse(p, s, -ERANGE, "%s.%s is %lld, wanted %.0f to %.0f", p->group,
+				key->name, (long long)integer, key->min, key->max);
+		return refuse(p, s, -ERANGE, "%s.%s is %g, wanted %g to %g", p->group, key->name,
 			number, key->min, key->max);
 	}
 	if (key->type == TYPE_INT)
 		*(int64_t *)field = integer;
 	else
 		*(double *)field = number;
+	return 0;
+}
+
+/* The file's text in place of its name. malloc'ed into *ret. */
+static int read_named(const struct parse *p, const struct key *key, const config_setting_t *s,
+	const char *name, char **ret)
+{
+	unsigned line;
+	const char *file = config_text_file(p->text, config_setting_source_line(s), &line);
+	char *path = config_path(file, name, strlen(name)), *text = NULL, why[512];
+	size_t len = 0;
+	int r;
+
+	if (!path)
+		return -ENOMEM;
+	r = config_file_read(path, CONFIG_BYTES_MAX, &text, &len, why, sizeof(why));
+	free(path);
+	if (r < 0)
+		return refuse(p, s, r, "%s.%s: %s", key->group, key->name, why);
+	len -= len > 0 && text[len - 1] == '\n';
+	text[len] = 0;
+	if (len == 0 || strlen(text) != len) {
+		free(text);
+		return refuse(p, s, -EINVAL, "%s.%s: %s is empty or has a zero byte", key->group,
+			key->name, name);
+	}
+	*ret = text;
 	return 0;
 }
 
@@ -233,14 +272,15 @@ static int parse_text(const struct parse *p, const struct key *key, const config
 		break;
 	default:
 		if (!text[0])
-			return refuse(p, s, -EINVAL, "%s.%s is empty", key->group, key->name);
+			return refuse(p, s, -EINVAL, "%s.%s is empty", p->group, key->name);
 	}
-	char *copy = strdup(text);
-	if (!copy)
-		return -ENOMEM;
-	free(*(char **)field);
-	*(char **)field = copy;
-	return 0;
+	if (*(char **)field)
+		return refuse(p, s, -EINVAL, "%s.%s: it is given in another way, too", key->group,
+			key->name);
+	if (key->type == TYPE_FILE)
+		return read_named(p, key, s, text, field);
+	*(char **)field = strdup(text);
+	return *(char **)field ? 0 : -ENOMEM;
 }
 
 /* 1000: a uid; "zeph": a group; "gid:1000": a group by number. */
@@ -282,13 +322,15 @@ static int parse_principal(const struct parse *p, const struct key *key, const c
 	return 0;
 }
 
-static int parse_principals(const struct parse *p, const struct key *key, const config_setting_t *s)
+static int parse_members(const struct parse *p, const struct key *key, const config_setting_t *s)
 {
 	struct principals *field = (void *)((char *)p->config + key->offset);
 	int type = config_setting_type(s), n, r;
 
 	if (type != CONFIG_TYPE_LIST && type != CONFIG_TYPE_ARRAY)
-		return wrong_type(p, key, s, "a list of uids and groups");
+		return refuse(p, s, -EINVAL, "%s.%s is %s, wanted a list of uids and groups%s",
+			p->group, config_setting_name(s), type_name(s),
+			p->class ? "" : ", or a group of members and limits");
 	n = config_setting_length(s);
 	field->items = calloc(n ? n : 1, sizeof(*field->items));
 	if (!field->items)
@@ -303,22 +345,49 @@ static int parse_principals(const struct parse *p, const struct key *key, const 
 	return 0;
 }
 
-static int parse_setting(const struct parse *p, const char *group, const config_setting_t *s)
+static int parse_setting(const struct parse *p, const config_setting_t *s);
+
+/* A class: its members, or a group of these and of what each of them may have. */
+static int parse_class(const struct parse *p, const struct key *key, const config_setting_t *s)
+{
+	struct parse within = *p;
+	enum class class = CLASS_USE;
+	char group[32];
+	int r = 0;
+
+	if (config_setting_type(s) != CONFIG_TYPE_GROUP)
+		return parse_members(p, key, s);
+	while (strcmp(class_name(class), key->name) != 0)
+		class ++;
+	snprintf(group, sizeof(group), "classes.%s", key->name);
+	within.group = group;
+	within.class = true;
+	within.shift = (ptrdiff_t)offsetof(struct config, classes.quota) +
+		       (ptrdiff_t) class * (ptrdiff_t)sizeof(struct config_quota) -
+		       (ptrdiff_t)offsetof(struct config, limits.quota);
+	for (int i = 0; r == 0 && i < config_setting_length(s); i++) {
+		const config_setting_t *member = config_setting_get_elem(s, i);
+
+		if (strcmp(config_setting_name(member), "members") == 0)
+			r = parse_members(&within, key, member);
+		else
+			r = parse_setting(&within, member);
+	}
+	return r;
+}
+
+static int parse_setting(const struct parse *p, const config_setting_t *s)
 {
 	const char *name = config_setting_name(s);
 	const struct key *key = NULL;
-	bool group_known = false;
 	int r;
 
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		if (strcmp(keys[i].group, group) != 0)
-			continue;
-		group_known = true;
-		if (strcmp(keys[i].name, name) == 0)
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if ((p->class ? keys[i].quota : strcmp(keys[i].group, p->group) == 0) &&
+			strcmp(keys[i].name, name) == 0)
 			key = &keys[i];
-	}
-	if (!group_known || !key)
-		return refuse(p, s, -EINVAL, "unknown key %s.%s", group, name);
+	if (!key)
+		return refuse(p, s, -EINVAL, "unknown key %s.%s", p->group, name);
 	switch (key->type) {
 	case TYPE_INT:
 	case TYPE_FLOAT: r = parse_number(p, key, s); break;
@@ -328,7 +397,7 @@ static int parse_setting(const struct parse *p, const char *group, const config_
 		*(bool *)((char *)p->config + key->offset) = config_setting_get_bool(s);
 		r = 0;
 		break;
-	case TYPE_PRINCIPALS: r = parse_principals(p, key, s); break;
+	case TYPE_CLASS: r = parse_class(p, key, s); break;
 	default: r = parse_text(p, key, s);
 	}
 	if (r == 0 && key->param >= 0)
@@ -352,14 +421,39 @@ static int parse_group(const struct parse *p, const config_setting_t *group)
 	if (config_setting_type(group) != CONFIG_TYPE_GROUP)
 		return refuse(
 			p, group, -EINVAL, "%s is %s, wanted a group", name, type_name(group));
+	struct parse within = *p;
+	within.group = name;
 	for (int i = 0; r == 0 && i < config_setting_length(group); i++)
-		r = parse_setting(p, name, config_setting_get_elem(group, i));
+		r = parse_setting(&within, config_setting_get_elem(group, i));
 	return r;
+}
+
+static int64_t *quota_of(struct config_quota *quota, const struct key *key)
+{
+	return (int64_t *)((char *)quota + key->offset - offsetof(struct config, limits.quota));
+}
+
+void config_quotas_unset(struct config *c)
+{
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		for (int class = 0; keys[i].quota && class < CLASS_COUNT; class ++)
+			*quota_of(&c->classes.quota[class], &keys[i]) = -1;
+}
+
+void config_quotas_settle(struct config *c)
+{
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		for (int class = 0; keys[i].quota && class < CLASS_COUNT; class ++) {
+			int64_t *said = quota_of(&c->classes.quota[class], &keys[i]);
+
+			if (*said < 0)
+				*said = *quota_of(&c->limits.quota, &keys[i]);
+		}
 }
 
 int config_parse(struct config *c, const struct config_text *text, char *error, size_t error_size)
 {
-	const struct parse p = {c, text, error, error_size};
+	const struct parse p = {c, text, error, error_size, .group = ""};
 	config_t file;
 	int r = 0;
 

@@ -195,11 +195,8 @@ static int include(struct config_text *t, struct source *s, size_t i, char *erro
 	if (r < 0)
 		return r;
 
-	/* relative to the file that includes */
-	const char *slash = open[1] == '/' ? NULL : strrchr(file, '/');
-	char *path = NULL;
-	if (asprintf(&path, "%.*s%.*s", slash ? (int)(slash - file) + 1 : 0, file,
-		    (int)(close - open - 1), open + 1) < 0)
+	char *path = config_path(file, open + 1, (size_t)(close - open - 1));
+	if (!path)
 		return -ENOMEM;
 	r = read_file(t, path, s, error, size);
 	free(path);
@@ -286,19 +283,76 @@ static int read_all(int fd, size_t size, char **ret_text, size_t *ret_len)
 			break;
 		len += n;
 	}
+	text[len] = 0;
 	*ret_text = text;
 	*ret_len = len;
 	return 0;
+}
+
+int config_file_read(const char *path, size_t most, char **ret_text, size_t *ret_len, char *error,
+	size_t error_size)
+{
+	struct stat st;
+	int fd, r;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		r = -errno;
+		snprintf(error, error_size, "%s: cannot be read: %s", path, strerror(-r));
+		goto out;
+	}
+	r = -EINVAL;
+	if (!S_ISREG(st.st_mode)) {
+		snprintf(error, error_size, "%s:1: not a regular file", path);
+		goto out;
+	}
+	if (st.st_uid != 0 && st.st_uid != geteuid()) {
+		r = -EPERM;
+		snprintf(error, error_size,
+			"%s:1: the file belongs to uid %u, who is neither root nor the daemon's "
+			"user",
+			path, (unsigned)st.st_uid);
+		goto out;
+	}
+	if (st.st_mode & 022) {
+		r = -EPERM;
+		snprintf(error, error_size,
+			"%s:1: others can write the file (mode %04o): chmod go-w %s", path,
+			(unsigned)st.st_mode & 07777, path);
+		goto out;
+	}
+	if ((uint64_t)st.st_size > most) {
+		r = -EFBIG;
+		snprintf(error, error_size, "%s:1: over %zu bytes, which is the limit", path, most);
+		goto out;
+	}
+	r = read_all(fd, (size_t)st.st_size, ret_text, ret_len);
+	if (r < 0)
+		snprintf(error, error_size, "%s: cannot be read: %s", path, strerror(-r));
+out:
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+char *config_path(const char *file, const char *path, size_t len)
+{
+	const char *slash = path[0] == '/' ? NULL : strrchr(file, '/');
+	char *whole = NULL;
+
+	if (asprintf(&whole, "%.*s%.*s", slash ? (int)(slash - file) + 1 : 0, file, (int)len,
+		    path) < 0)
+		return NULL;
+	return whole;
 }
 
 static int read_file(struct config_text *t, const char *path, const struct source *parent,
 	char *error, size_t error_size)
 {
 	struct source s = {.line = 1, .parent = parent};
-	struct stat st;
 	char *text = NULL;
-	char where[512] = "";
-	int fd, r;
+	char where[512] = "", why[512];
+	int r;
 
 	if (parent)
 		snprintf(where, sizeof(where), "%s:%u: @include: ", t->files[parent->file],
@@ -308,57 +362,23 @@ static int read_file(struct config_text *t, const char *path, const struct sourc
 			where, CONFIG_FILES_MAX);
 		return -ELOOP;
 	}
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		r = -errno;
-		snprintf(error, error_size, "%s%s: cannot be read: %s", where, path, strerror(-r));
-		goto out;
-	}
-	r = -EINVAL;
-	if (!S_ISREG(st.st_mode)) {
-		snprintf(error, error_size, "%s%s:1: not a regular file", where, path);
-		goto out;
-	}
-	if (st.st_uid != 0 && st.st_uid != geteuid()) {
-		r = -EPERM;
-		snprintf(error, error_size,
-			"%s%s:1: the file belongs to uid %u, who is neither root nor the daemon's "
-			"user",
-			where, path, (unsigned)st.st_uid);
-		goto out;
-	}
-	if (st.st_mode & 022) {
-		r = -EPERM;
-		snprintf(error, error_size,
-			"%s%s:1: others can write the file (mode %04o): chmod go-w %s", where, path,
-			(unsigned)st.st_mode & 07777, path);
-		goto out;
-	}
-	if (st.st_size > CONFIG_BYTES_MAX || t->len + (size_t)st.st_size > CONFIG_BYTES_MAX) {
-		r = -EFBIG;
-		snprintf(error, error_size, "%s%s:1: the configuration is over %u bytes", where,
-			path, CONFIG_BYTES_MAX);
-		goto out;
-	}
-	r = read_all(fd, st.st_size, &text, &s.len);
+	r = config_file_read(path, CONFIG_BYTES_MAX - t->n_read, &text, &s.len, why, sizeof(why));
 	if (r < 0) {
-		snprintf(error, error_size, "%s%s: cannot be read: %s", where, path, strerror(-r));
-		goto out;
+		snprintf(error, error_size, "%s%s", where, why);
+		return r;
 	}
+	t->n_read += s.len;
 	t->files[t->n_files] = strdup(path);
-	if (!t->files[t->n_files]) {
+	if (t->files[t->n_files]) {
+		s.file = t->n_files++;
+		s.text = text;
+		r = expand(t, &s, error, error_size);
+	} else {
 		r = -ENOMEM;
-		goto out;
 	}
-	s.file = t->n_files++;
-	s.text = text;
-	r = expand(t, &s, error, error_size);
-out:
 	if (r == -ENOMEM)
 		snprintf(error, error_size, "%sout of memory", where);
 	free(text);
-	if (fd >= 0)
-		close(fd);
 	return r;
 }
 

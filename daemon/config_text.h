@@ -19,6 +19,7 @@ struct config_text {
 	size_t n_lines, lines_size;
 	char *files[CONFIG_FILES_MAX]; /* paths */
 	uint32_t n_files;
+	size_t n_read; /* bytes of all files */
 };
 
 /* Reads the file and what it includes. Each must be a regular file that belongs to root or to the
@@ -27,6 +28,13 @@ struct config_text {
  * another negative errno, with "FILE:LINE: sentence" in error. */
 int config_text_read(const char *path, struct config_text *ret, char *error, size_t error_size);
 void config_text_done(struct config_text *t); /* frees and empties */
+
+/* The whole of such a file of at most `most` bytes, terminated, malloc'ed. 0, or a negative errno
+ * with "PATH: sentence" in error. */
+int config_file_read(const char *path, size_t most, char **ret_text, size_t *ret_len, char *error,
+	size_t error_size);
+/* The path [len] that a file names: relative to that file. malloc'ed; NULL: no memory. */
+char *config_path(const char *file, const char *path, size_t len);
 
 /* Where a line of the expanded text (from 1) was written. */
 const char *config_text_file(const struct config_text *t, unsigned line, unsigned *ret_line);

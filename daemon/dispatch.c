@@ -21,7 +21,7 @@ static struct request *in_flight(const struct peer *p, uint32_t id)
 /* Room for one more request that waits? Answers if there is none. */
 static bool admit(struct peer *p, const struct call *c)
 {
-	const struct config_limits *limits = &p->server->config.limits;
+	const struct config_quota *quota = peer_quota(p);
 	uint32_t id = c->message.id;
 
 	if (p->n_requests >= IN_FLIGHT_MAX) {
@@ -30,15 +30,15 @@ static bool admit(struct peer *p, const struct call *c)
 			p->n_requests);
 		return false;
 	}
-	if (p->user->requests >= limits->queue_per_uid) {
+	if (p->user->requests >= quota->queue_per_uid) {
 		peer_answer_error(p, id, E_BUSY, "the queue for uid %u is full (%u of %lld)",
-			p->identity.uid, p->user->requests, (long long)limits->queue_per_uid);
+			p->identity.uid, p->user->requests, (long long)quota->queue_per_uid);
 		return false;
 	}
-	if (p->user->bytes + c->frame_len > (uint64_t)limits->bytes_per_uid) {
+	if (p->user->bytes + c->frame_len > (uint64_t)quota->bytes_per_uid) {
 		peer_answer_error(p, id, E_BUSY,
 			"uid %u holds %llu bytes of the %lld that it may have", p->identity.uid,
-			(unsigned long long)p->user->bytes, (long long)limits->bytes_per_uid);
+			(unsigned long long)p->user->bytes, (long long)quota->bytes_per_uid);
 		return false;
 	}
 	return true;

@@ -146,6 +146,7 @@ static enum rpc_error bound(struct request *r, const struct params *p, char *sen
 {
 	const struct engine_report *report = &r->server->report;
 	const struct config *c = &r->server->config;
+	int64_t limit = request_quota(r)->max_new_tokens;
 	uint32_t context = report->stats.context;
 	struct generation *g = &r->generation;
 	uint64_t logprob_bytes, token_bytes, fixed_bytes;
@@ -161,10 +162,9 @@ static enum rpc_error bound(struct request *r, const struct params *p, char *sen
 		asked = p->max_new_tokens;
 	else if (params_has(&c->defaults, PARAM_MAX_NEW_TOKENS))
 		asked = c->defaults.max_new_tokens;
-	if (params_has(p, PARAM_MAX_NEW_TOKENS) && c->limits.max_new_tokens &&
-		asked > c->limits.max_new_tokens) {
+	if (params_has(p, PARAM_MAX_NEW_TOKENS) && limit && asked > limit) {
 		snprintf(sentence, size, "max_new_tokens: found %lld, wanted at most %lld",
-			(long long)asked, (long long)c->limits.max_new_tokens);
+			(long long)asked, (long long)limit);
 		return E_PARAMS;
 	}
 	logprob_bytes = g->logprobs ? (1 + (uint64_t)g->n_top) *
@@ -172,7 +172,7 @@ static enum rpc_error bound(struct request *r, const struct params *p, char *sen
 				    : 0;
 	token_bytes = ANSWER_TOKEN_BYTES + report->piece_bytes + logprob_bytes;
 	fixed_bytes = ANSWER_FIXED_BYTES + (g->echo ? r->prompt_tokens * logprob_bytes : 0);
-	if (!generation_tokens(asked, context - r->prompt_tokens, c->limits.max_new_tokens,
+	if (!generation_tokens(asked, context - r->prompt_tokens, limit,
 		    (uint64_t)c->limits.reply_bytes, fixed_bytes, token_bytes,
 		    &g->max_new_tokens)) {
 		snprintf(sentence, size,
@@ -227,8 +227,7 @@ struct job *generation_job(struct request *r, struct text_task *t, enum rpc_erro
 	if (r->user->uid == UID_OVERFLOW && r->peer) /* it may be many people */
 		job->cache_key = r->peer->number;
 	job->batch_priority = params_has(p, PARAM_PRIORITY) && p->batch_priority;
-	if (r->peer && peer_class(r->peer) >= CLASS_PRIORITY)
-		job->weight = (uint32_t)r->server->config.limits.priority_weight;
+	job->weight = (uint32_t)request_quota(r)->weight;
 	job->generation = r->generation;
 	job->prompt = t->tokens.ids;
 	job->n_prompt = r->prompt_tokens;

@@ -20,12 +20,13 @@ void method_hello(struct peer *p, const struct call *c)
 {
 	const struct server *s = p->server;
 	const struct config_limits *limits = &s->config.limits;
+	const struct config_quota *quota = peer_quota(p);
 	uint32_t context = s->report.model ? s->report.stats.context : 0;
 	int64_t most = context;
 	msgpack_packer pk = peer_packer(p);
 
-	if (limits->max_new_tokens && (!context || limits->max_new_tokens < most))
-		most = limits->max_new_tokens;
+	if (quota->max_new_tokens && (!context || quota->max_new_tokens < most))
+		most = quota->max_new_tokens;
 	message_pack_result(&pk, c->message.id);
 	msgpack_pack_map(&pk, 8);
 	pack_name(&pk, "server", "zephd");
@@ -43,7 +44,7 @@ void method_hello(struct peer *p, const struct call *c)
 	else
 		msgpack_pack_nil(&pk);
 	pack_key(&pk, "limits");
-	msgpack_pack_map(&pk, 8);
+	msgpack_pack_map(&pk, 11);
 	pack_number(&pk, "frame_bytes", limits->frame_bytes);
 	pack_number(&pk, "items", FRAME_ITEMS_MAX);
 	pack_number(&pk, "depth", FRAME_DEPTH_MAX);
@@ -51,5 +52,8 @@ void method_hello(struct peer *p, const struct call *c)
 	pack_number(&pk, "context_tokens", context);
 	pack_number(&pk, "max_new_tokens", most);
 	pack_number(&pk, "in_flight", IN_FLIGHT_MAX);
-	pack_number(&pk, "connections", limits->connections_per_uid);
+	pack_number(&pk, "connections", quota->connections_per_uid);
+	pack_number(&pk, "queue", quota->queue_per_uid);
+	pack_number(&pk, "queued_tokens", quota->prompt_tokens_per_uid);
+	pack_number(&pk, "sessions", quota->sessions_per_uid);
 }

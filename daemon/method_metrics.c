@@ -185,7 +185,12 @@ static void about_device(FILE *f, const struct server *s)
 		stats->pages_evicted);
 	counter(f, "pages_swapped", NULL, "Pages put into the host's memory.",
 		stats->pages_swapped);
+	counter(f, "pages_restored", NULL, "Pages brought back from the host's memory.",
+		stats->pages_restored);
 	gauge(f, "swap_bytes", "bytes", "Pages in the host's memory.", stats->swap_bytes);
+	counter(f, "recomputed_tokens", "tokens",
+		"Tokens computed again for sequences that had to wait again.",
+		stats->recomputed_tokens);
 	counter(f, "preemptions", NULL, "Times that a sequence had to wait again.",
 		stats->preempted);
 	batches(f, stats);
@@ -206,6 +211,8 @@ static void about_requests(FILE *f, const struct peer *p, bool all)
 	}
 	gauge(f, "requests_running", NULL, "Requests that the engine runs.", running);
 	gauge(f, "requests_queued", NULL, "Requests that wait.", queued);
+	gauge(f, "reply_memory_bytes", "bytes", "What is remembered of replies outside sessions.",
+		reply_memory_bytes(p->server->replies, p->user->uid, all));
 	family(f, "requests", "counter", NULL, "Requests that have ended, by how they did.");
 	rows(f, p, all, requests_rows);
 	family(f, "tokens", "counter", "tokens",

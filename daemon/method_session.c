@@ -90,7 +90,7 @@ static void get(struct request *r, const struct session *session)
 
 static void fork_session(struct request *r, struct session_owner *o, struct session *from)
 {
-	const struct config_limits *limits = &r->server->config.limits;
+	const struct config_quota *quota = request_quota(r);
 	struct session_table *t = &r->server->sessions.table;
 	const struct rpc_text *to = &r->call->params.to;
 	struct session_row row = {};
@@ -102,14 +102,14 @@ static void fork_session(struct request *r, struct session_owner *o, struct sess
 		request_fail(r, E_PARAMS, "to: there is a session \"%s\" already", row.name);
 		return;
 	}
-	if (o->n >= limits->sessions_per_uid ||
-		o->bytes + from->history.bytes > (uint64_t)limits->session_bytes_per_uid) {
+	if (o->n >= quota->sessions_per_uid ||
+		o->bytes + from->history.bytes > (uint64_t)quota->session_bytes_per_uid) {
 		request_fail(r, E_BUSY,
 			"uid %u has %u sessions of %llu bytes and may have %lld of %lld (zephctl "
 			"sessions drop)",
 			o->uid, o->n, (unsigned long long)o->bytes,
-			(long long)limits->sessions_per_uid,
-			(long long)limits->session_bytes_per_uid);
+			(long long)quota->sessions_per_uid,
+			(long long)quota->session_bytes_per_uid);
 		return;
 	}
 	session = history_copy(&from->history, &copy) == 0 ? session_add(t, o, &row) : NULL;

@@ -132,13 +132,14 @@ static void pack_user(msgpack_packer *pk, const struct server *s, const struct u
 		n_running += r->user == user && running(r);
 		n_queued += r->user == user && !running(r);
 	}
-	msgpack_pack_map(pk, 10);
+	msgpack_pack_map(pk, 11);
 	pack_number(pk, "uid", user->uid);
 	pack_number(pk, "running", n_running);
 	pack_number(pk, "queued", n_queued);
 	pack_number(pk, "connections", user->connections);
 	pack_number(pk, "charged_bytes", user->bytes);
 	pack_number(pk, "queued_tokens", user->queued_tokens);
+	pack_number(pk, "reply_memory_bytes", reply_memory_bytes(s->replies, user->uid, false));
 	pack_number(pk, "prompt_tokens", user->prompt_tokens);
 	pack_number(pk, "cached_tokens", user->cached_tokens);
 	pack_number(pk, "completion_tokens", user->completion_tokens);
@@ -174,7 +175,7 @@ void method_status(struct peer *p, const struct call *c)
 	pack_device(&pk, s);
 	pack_requests(&pk, p, all);
 	pack_key(&pk, "kv");
-	msgpack_pack_map(&pk, 10);
+	msgpack_pack_map(&pk, 12);
 	pack_number(&pk, "page_tokens", KV_PAGE_TOKENS);
 	pack_number(&pk, "pages", stats->pages);
 	pack_number(&pk, "used", stats->pages_used);
@@ -183,6 +184,8 @@ void method_status(struct peer *p, const struct call *c)
 	pack_number(&pk, "reused_tokens", stats->cached_tokens);
 	pack_number(&pk, "preempted", stats->preempted);
 	pack_number(&pk, "swapped", stats->pages_swapped);
+	pack_number(&pk, "restored", stats->pages_restored);
+	pack_number(&pk, "recomputed_tokens", stats->recomputed_tokens);
 	pack_number(&pk, "swap_bytes", stats->swap_bytes);
 	pack_string(&pk, "type", s->report.model ? dtype_info(s->report.kv_dtype)->name : "");
 	pack_number(&pk, "connections", s->users.connections);

@@ -29,6 +29,11 @@ enum class peer_class(const struct peer *p) {
 	return class;
 }
 
+const struct config_quota *peer_quota(const struct peer *p)
+{
+	return &p->server->config.classes.quota[peer_class(p)];
+}
+
 void peer_touch(struct peer *p)
 {
 	if (p->dirty)
@@ -250,7 +255,12 @@ void peer_new(struct server *s, int fd, bool use_only)
 		identity_done(&identity);
 		return;
 	}
-	if (!users_admit(&s->users, user, limits->connections, limits->connections_per_uid)) {
+	p->server = s;
+	p->identity = identity;
+	p->user = user;
+	p->use_only = use_only;
+	if (!users_admit(
+		    &s->users, user, limits->connections, peer_quota(p)->connections_per_uid)) {
 		snprintf(sentence, sizeof(sentence),
 			"uid %u has %u connections, all that it may have now", identity.uid,
 			user->connections);
@@ -259,11 +269,7 @@ void peer_new(struct server *s, int fd, bool use_only)
 		free(p);
 		return;
 	}
-	p->server = s;
-	p->identity = identity;
 	p->number = ++s->last_peer;
-	p->user = user;
-	p->use_only = use_only;
 	TAILQ_INIT(&p->requests);
 	conn_init(&p->conn, fd, &frame);
 	users_connected(&s->users, user);
@@ -322,18 +328,17 @@ static void pause_streams(struct peer *p, size_t unsent)
 static void charge(struct peer *p)
 {
 	uint64_t bytes = p->conn.in_size + p->conn.out_size;
+	int64_t most = peer_quota(p)->bytes_per_uid;
 	char sentence[160];
 
 	p->user->bytes += bytes - p->charged_bytes;
 	p->charged_bytes = bytes;
 	/* a full buffer's worth is everybody's */
-	if (p->state < PEER_CLOSING &&
-		p->user->bytes > (uint64_t)p->server->config.limits.bytes_per_uid &&
+	if (p->state < PEER_CLOSING && p->user->bytes > (uint64_t)most &&
 		bytes > STREAM_HIGH_BYTES * 4) {
 		snprintf(sentence, sizeof(sentence),
 			"uid %u holds %llu bytes of the %lld that it may have", p->identity.uid,
-			(unsigned long long)p->user->bytes,
-			(long long)p->server->config.limits.bytes_per_uid);
+			(unsigned long long)p->user->bytes, (long long)most);
 		peer_violation(p, false, 0, sentence);
 	}
 }

@@ -48,6 +48,7 @@ void peer_new(struct server *s, int fd, bool use_only);
 void peer_free(struct peer *p);
 
 enum class peer_class(const struct peer *p);
+const struct config_quota *peer_quota(const struct peer *p); /* of its class */
 
 /* What follows only fills the buffer and marks the peer; peer_settle() writes. */
 msgpack_packer peer_packer(struct peer *p);

@@ -3,6 +3,7 @@
  * the time to compute it again. */
 #include "daemon/receipt.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -34,7 +35,7 @@ struct model_hasher {
 	const struct model *model;
 	struct file_key key;
 	uint32_t threads;
-	volatile bool stop;
+	_Atomic bool stop;
 	int done_fd; /* eventfd, written when hash is there */
 	char hash[65];
 };
@@ -139,8 +140,8 @@ static void *hasher_main(void *userdata)
 			cache_write(path, &h->key, h->hash);
 	}
 	free(path);
-	if (write(h->done_fd, &one, sizeof(one)) < 0)
-		h->hash[0] = 0; /* cannot happen: the counter is 0 */
+	ssize_t n = write(h->done_fd, &one, sizeof(one));
+	assert(n == sizeof(one)); /* the counter was 0 */
 	return NULL;
 }
 
@@ -186,5 +187,8 @@ int model_hasher_fd(const struct model_hasher *h)
 
 const char *model_hasher_hash(const struct model_hasher *h)
 {
-	return h->hash;
+	uint64_t count;
+
+	return read(h->done_fd, &count, sizeof(count)) < 0 ? ""
+							   : h->hash; /* not before it is written */
 }

@@ -18,4 +18,4 @@ int model_hasher_new(const struct model *m, const struct file_key *key, uint32_t
 /* Stops it early; accepts NULL, returns NULL. */
 struct model_hasher *model_hasher_free(struct model_hasher *h);
 int model_hasher_fd(const struct model_hasher *h);           /* readable: it is done */
-const char *model_hasher_hash(const struct model_hasher *h); /* once done; "": it failed */
+const char *model_hasher_hash(const struct model_hasher *h); /* once done, once; "": it failed */

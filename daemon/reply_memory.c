@@ -160,21 +160,44 @@ struct reply_ids *reply_memory_find(
 	return ids;
 }
 
+uint32_t reply_memory_drop(struct reply_memory *m, uint32_t uid, bool all)
+{
+	struct owner *o, *next;
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&m->lock);
+	for (o = LIST_FIRST(&m->owners); o; o = next) {
+		next = LIST_NEXT(o, link);
+		if (!all && o->uid != uid)
+			continue;
+		for (bool last = false; !last; n++) {
+			struct entry *e = TAILQ_FIRST(&o->entries);
+
+			last = !TAILQ_NEXT(e, link); /* the owner goes with it */
+			forget(m, e);
+		}
+	}
+	pthread_mutex_unlock(&m->lock);
+	return n;
+}
+
+uint64_t reply_memory_bytes(struct reply_memory *m, uint32_t uid, bool all)
+{
+	const struct owner *o;
+	uint64_t bytes;
+
+	pthread_mutex_lock(&m->lock);
+	o = all ? NULL : owner_of(m, uid);
+	bytes = all ? m->bytes : o ? o->bytes : 0;
+	pthread_mutex_unlock(&m->lock);
+	return bytes;
+}
+
 struct reply_memory *reply_memory_free(struct reply_memory *m)
 {
-	struct owner *o;
-
 	if (!m)
 		return NULL;
-	while ((o = LIST_FIRST(&m->owners))) {
-		size_t n = 0;
-		struct entry *e;
-
-		TAILQ_FOREACH(e, &o->entries, link)
-		n++;
-		while (n-- > 0)
-			forget(m, TAILQ_FIRST(&o->entries));
-	}
+	reply_memory_drop(m, 0, true);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 	return NULL;

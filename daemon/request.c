@@ -224,14 +224,17 @@ static bool steered(const struct request *r)
 						: residence_ready(r->server);
 }
 
-/* cache.drop: the engine thread answers, with an engine or without. */
+/* cache.drop: what is remembered of replies goes at once; the engine thread drops its pages and
+ * answers, with an engine or without. */
 static void drop_cache(struct request *r)
 {
 	const struct params *p = &r->call->params;
 	bool all = !params_has(p, PARAM_UID);
+	uint32_t uid = all ? 0 : (uint32_t)p->uid;
 
+	r->n_dropped = reply_memory_drop(r->server->replies, uid, all);
 	r->phase = PHASE_QUEUED;
-	if (engine_thread_drop_cache(r->server->engine, r->id, all ? 0 : (uint32_t)p->uid, all) < 0)
+	if (engine_thread_drop_cache(r->server->engine, r->id, uid, all) < 0)
 		fail(r, E_ENGINE, "out of memory for the order");
 }
 
@@ -363,12 +366,17 @@ void request_model_progress(struct server *s)
 		answer_loading(r, s->report.load_done_bytes, s->report.load_total_bytes);
 }
 
+const struct config_quota *request_quota(const struct request *r)
+{
+	return &r->server->config.classes.quota[r->class];
+}
+
 /* May the uid have so many prompt tokens more with the engine? One request it always may. */
 static bool queue_has_room(
 	const struct request *r, uint64_t tokens, char *sentence, size_t sentence_size)
 {
 	uint64_t has = r->user->queued_tokens;
-	uint64_t most = (uint64_t)r->server->config.limits.prompt_tokens_per_uid;
+	uint64_t most = (uint64_t)request_quota(r)->prompt_tokens_per_uid;
 
 	if (has == 0 || has + tokens <= most)
 		return true;
@@ -531,7 +539,10 @@ static bool on_event(struct request *r, struct event *e)
 	int code = 0;
 
 	switch (e->kind) {
-	case EVENT_QUEUED: answer_queued(r, e->position); break;
+	case EVENT_QUEUED:
+		r->phase = PHASE_QUEUED; /* perhaps again: it had to give way */
+		answer_queued(r, e->position);
+		break;
 	case EVENT_PREFILL:
 		r->phase = e->done < e->total ? PHASE_PREFILL : PHASE_GENERATE;
 		answer_prefill(r, e->done, e->total);

@@ -52,6 +52,7 @@ struct request {
 	/* once it is a job */
 	struct generation generation;
 	uint32_t prompt_tokens;
+	uint32_t n_dropped;      /* cache.drop: remembered replies */
 	uint32_t charged_tokens; /* to the user's queue */
 	char prompt_hash[65];
 	struct score *score; /* method score: what is weighed */
@@ -85,6 +86,7 @@ void request_event(struct server *s, struct event *e);
 struct request *request_find(struct server *s, uint64_t id);
 void request_fail(struct request *r, enum rpc_error e, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+const struct config_quota *request_quota(const struct request *r); /* of its class */
 int request_set_deadline(struct request *r, uint64_t usec);
 void request_go_on(struct request *r);
 

@@ -82,7 +82,7 @@ static bool load(struct server *s, struct session *session)
 static struct session *make(struct request *r, struct session_owner *o)
 {
 	struct session_table *t = &r->server->sessions.table;
-	int64_t most = r->server->config.limits.sessions_per_uid;
+	int64_t most = request_quota(r)->sessions_per_uid;
 	struct session_row row = {};
 	struct history none = {};
 	struct session *session;
@@ -108,6 +108,7 @@ static struct session *make(struct request *r, struct session_owner *o)
 static bool fits(struct request *r, const struct session *session)
 {
 	const struct config_limits *limits = &r->server->config.limits;
+	int64_t most = request_quota(r)->session_bytes_per_uid;
 	const struct params *p = &r->call->params;
 	uint64_t bytes = 0;
 
@@ -123,12 +124,12 @@ static bool fits(struct request *r, const struct session *session)
 			"the session has %zu bytes, with these messages it would have more than "
 			"%lld",
 			session->history.bytes, (long long)limits->session_bytes);
-	else if (session->owner->bytes + bytes > (uint64_t)limits->session_bytes_per_uid)
+	else if (session->owner->bytes + bytes > (uint64_t)most)
 		request_fail(r, E_BUSY,
 			"the sessions of uid %u have %llu bytes, with these messages they would "
 			"have more than %lld (zephctl sessions drop)",
 			session->owner->uid, (unsigned long long)session->owner->bytes,
-			(long long)limits->session_bytes_per_uid);
+			(long long)most);
 	else
 		return true;
 	return false;

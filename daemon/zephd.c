@@ -10,7 +10,8 @@
 
 #define EXIT_CONFIG 78 /* EX_CONFIG: systemd does not start it again */
 
-/* Before any thread starts: signals are the loop's, and a lost reader is an error code. */
+/* Before any thread starts: signals are the loop's; a lost reader and a file that may not grow
+ * (ulimit -f) are error codes. */
 static void block_signals(void)
 {
 	sigset_t set;
@@ -21,6 +22,7 @@ static void block_signals(void)
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 }
 
 int main(int argc, char **argv)

@@ -163,6 +163,7 @@ static bool try(struct engine *e, struct sequence *s)
 	insert(&e->running, s);
 	e->n_running++;
 	sequence_flow(s)->n_running++;
+	s->told_position = UINT32_MAX;
 	if (s->turn > e->turns[s->job->batch_priority])
 		e->turns[s->job->batch_priority] = s->turn;
 	if (s->started_usec == 0)
@@ -296,7 +297,7 @@ static void admit(struct engine *e)
 	}
 }
 
-/* Tells whoever waits for the first time its place, when places have changed. */
+/* Tells whoever waits its place, when places have changed; not a reader that takes nothing. */
 static void tell_places(struct engine *e)
 {
 	uint32_t position = 0;
@@ -307,7 +308,7 @@ static void tell_places(struct engine *e)
 	for (struct sequence *s = e->queue; s; s = s->next, position++) {
 		struct event *event;
 
-		if (s->told_position == position || s->started_usec != 0)
+		if (s->told_position == position || s->paused_usec || s->job->id == ENGINE_OWN_JOB)
 			continue;
 		event = event_new(EVENT_QUEUED, s->job->id);
 		if (!event)

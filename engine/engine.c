@@ -378,6 +378,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 	ret->pages_used = e->kv->n_pages - e->kv->n_free - e->cache->n_idle;
 	ret->pages_cached = e->cache->n_idle;
 	ret->pages_swapped = e->cache->n_saved;
+	ret->pages_restored = e->cache->n_restored;
 	ret->swap_bytes = e->cache->saved_bytes;
 	ret->context = e->options.context;
 	ret->pages_evicted = e->cache->n_evicted;

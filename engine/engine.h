@@ -165,6 +165,8 @@ struct engine_stats {
 						      prompt's; cached: by none, until room is needed
 						    */
 	uint64_t pages_swapped;                    /* to the host's memory, since the start */
+	uint64_t pages_restored;                   /* and back */
+	uint64_t recomputed_tokens;                /* of sequences that had to wait again */
 	uint64_t swap_bytes;                       /* there now */
 	uint64_t pages_evicted;                    /* from the cache, for want of room */
 	uint64_t step_sequences;                   /* of all steps together */

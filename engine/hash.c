@@ -29,7 +29,7 @@ struct hashing {
 	size_t n;
 	atomic_size_t next;
 	atomic_int failure; /* 0 or a negative errno */
-	const volatile bool *stop;
+	const _Atomic bool *stop;
 };
 
 static int digest_tensor(const struct hashing *h, EVP_MD_CTX *ctx, struct part *part)
@@ -143,7 +143,7 @@ static int digest_all(const struct model *m, struct hashing *h, char ret_hex[65]
 	return 0;
 }
 
-int model_hash(const struct model *m, uint32_t threads, const volatile bool *stop, char ret_hex[65])
+int model_hash(const struct model *m, uint32_t threads, const _Atomic bool *stop, char ret_hex[65])
 {
 	struct hashing h = {.n = m->source->n_tensors, .stop = stop};
 	pthread_t ids[THREADS_MAX];

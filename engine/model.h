@@ -138,5 +138,4 @@ double rope_yarn_attention(double factor, double mscale);
 /* The content hash: SHA-256 over the sorted (name, type, shape, SHA-256 of the bytes) of all
  * tensors and over the metadata, computed by `threads` threads. Hex, terminated. *stop (or NULL)
  * ends it early with -ECANCELED. */
-int model_hash(
-	const struct model *m, uint32_t threads, const volatile bool *stop, char ret_hex[65]);
+int model_hash(const struct model *m, uint32_t threads, const _Atomic bool *stop, char ret_hex[65]);

@@ -246,6 +246,10 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 				e, s, FAILURE_MEMORY, "no memory for the logprobs", FINISH_STOP);
 			continue;
 		}
+		if (s->n_cached < s->n_seen)
+			e->stats.recomputed_tokens += s->n_seen - s->n_cached < n
+							      ? s->n_seen - s->n_cached
+							      : n;
 		s->n_cached += n;
 		if (s->n_cached > s->n_seen)
 			s->n_seen = s->n_cached;

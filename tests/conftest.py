@@ -2,8 +2,11 @@
 
 import os
 import pathlib
+import subprocess
 
 import pytest
+
+from zephd import Zephd
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -30,6 +33,23 @@ def seed(request):
 @pytest.fixture(scope="session")
 def build():
     return pathlib.Path(os.environ.get("ZEPH_BUILD") or REPOSITORY / "build")
+
+
+@pytest.fixture(scope="session")
+def tiny(build, tmp_path_factory):
+    """A random model whose replies are noise, which is all that most rules need."""
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
+                    "1", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(build, tiny):
+    """One for all tests of a file, with no configuration; files that want another say so."""
+    with Zephd(build, tiny) as d:
+        yield d
+        assert d.stop() == 0, d.log()
 
 
 @pytest.fixture(scope="session")

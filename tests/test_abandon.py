@@ -1,6 +1,6 @@
 """A thousand connections that are opened, abandoned or killed in the middle of a stream leave
-nothing behind: charges, descriptors and pages in use go back to zero, `cache drop` takes the
-rest."""
+nothing behind: charges, descriptors and pages in use go back to zero, `zephctl cache drop` takes
+the rest, what is remembered of replies included."""
 
 import os
 import random
@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import zephd
 
@@ -43,7 +44,8 @@ def until(seconds, true):
 
 
 def abandon(d, r):
-    """One connection with up to three requests, left in one of many ways."""
+    """One connection with up to three requests, left in one of many ways; a chat's reply is
+    remembered even if nobody waits for it."""
     c = d.connect()
     for _ in range(r.randrange(4)):
         n = r.choice([1, 15, 16, 17, 100, 400])
@@ -51,7 +53,10 @@ def abandon(d, r):
                    "priority": r.choice(["interactive", "batch"])}
         if r.random() < 0.2:
             options.update(logprobs=3, echo=True)
-        c.send("complete", prompt=[r.randrange(5, 200) for _ in range(n)], **options)
+        if r.random() < 0.2:
+            c.send("chat", messages=[{"role": "user", "content": "a" * n}], **options)
+        else:
+            c.send("complete", prompt=[r.randrange(5, 200) for _ in range(n)], **options)
     way = r.randrange(5)
     if way == 0:  # half a frame, then nothing
         c.socket.sendall(b"\x94\x00\x07\xa4")
@@ -69,7 +74,16 @@ def abandon(d, r):
     return c
 
 
-def test_nothing_is_left_of_a_thousand_connections(daemon):
+def gauges(client):
+    """What metrics say of what is held now."""
+    families = text_string_to_metric_families(client.call("metrics")["text"])
+    values = {f.name: f.samples[0].value for f in families if f.type == "gauge"}
+    return {name: values["zeph_" + name] for name in
+            ("connections", "requests_running", "requests_queued", "pages_used", "pages_cached",
+             "swap_bytes", "reply_memory_bytes")}
+
+
+def test_nothing_is_left_of_a_thousand_connections(daemon, build):
     r = random.Random(11)
     with daemon.connect() as root:
         root.call("model.load")
@@ -98,17 +112,36 @@ def test_nothing_is_left_of_a_thousand_connections(daemon):
         assert descriptors(daemon) == descriptors_before
         assert after["kv"]["swap_bytes"] == 0
         assert after["requests"]["cancelled"] > before["requests"]["cancelled"] + 100
-        assert root.call("cache.drop")["pages"] == after["kv"]["cached"] > 0
-        kv = root.call("status")["kv"]
-        assert kv["used"] == kv["cached"] == 0
+        held = gauges(root)
+        assert held["pages_cached"] == after["kv"]["cached"] > 0
+        assert held["reply_memory_bytes"] == user["reply_memory_bytes"] > 0
+        dropped = subprocess.run([build / "client/zephctl", "-S", daemon.socket, "cache", "drop"],
+                                 capture_output=True, text=True, check=True).stdout
+        assert dropped.startswith(f"dropped {after['kv']['cached']} pages and the ids of ")
+        assert not dropped.endswith(" of 0 replies\n")
+        until(10, lambda: root.call("status")["connections"] == 1)
+        assert gauges(root) == {**dict.fromkeys(held, 0), "connections": 1}
+        kv, rows = (root.call("status")[key] for key in ("kv", "users"))
+        assert kv["used"] == kv["cached"] == kv["swap_bytes"] == 0
+        user, = (u for u in rows if u["uid"] == os.getuid())
+        assert user["reply_memory_bytes"] == user["queued_tokens"] == 0
 
 
-def test_a_cancel_in_prefill_gives_the_pages_back_at_once(daemon):
-    with daemon.connect() as root, daemon.connect() as c:
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+def test_a_request_that_ends_in_prefill_gives_the_pages_back_at_once(daemon, how):
+    with daemon.connect() as root:
         root.call("cache.drop")
+        before = root.call("status")["tokens"]["prompt"]
         for i in range(20):
-            number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=400, tag=i,
-                            logit_bias=[[0, -100], [1, -100], [2, -100]])
-            until(10, lambda: root.call("cancel", tag=i)["cancelled"])
-            assert c.wait(number)["finish"] == "cancelled"
+            with daemon.connect() as c:
+                number = c.send("complete", prompt=[5 + i] * 1500, max_new_tokens=400, tag=i,
+                                logit_bias=[[0, -100], [1, -100], [2, -100]])
+                until(10, lambda: root.call("status")["requests"]["mine"])
+                if how == "cancel":
+                    assert root.call("cancel", tag=i)["cancelled"] == 1
+                    assert c.wait(number)["finish"] == "cancelled"
+                    assert root.call("status")["kv"]["used"] == 0
+            until(10, lambda: not root.call("status")["requests"]["mine"])
             assert root.call("status")["kv"]["used"] == 0
+        # most were not computed to their end
+        assert root.call("status")["tokens"]["prompt"] - before < 20 * 1500 / 2

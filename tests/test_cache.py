@@ -13,9 +13,11 @@ SYSTEM = "You answer in one short sentence, and you never apologise for anything
 
 
 @pytest.fixture(scope="module")
-def daemon(build, model):
+def daemon(build, model, tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("prefix") / "system"
+    prefix.write_text(SYSTEM + "\n")
     with zephd.Zephd(build, model, "--context", "1024",
-                     config=f'model: {{ shared_prefix = "{SYSTEM}"; }};') as d:
+                     config=f'model: {{ shared_prefix_file = "{prefix}"; }};') as d:
         yield d
 
 
@@ -60,10 +62,10 @@ def test_cache_drop_leaves_the_shared_prefix_alone(daemon, build):
         usage(c, [5] * 100)
         kv = c.call("status")["kv"]
         assert kv["cached"] >= 6 and kv["used"] == kv["shared_tokens"] // 16
-        assert c.call("cache.drop", uid=12345) == {"pages": 0}
+        assert c.call("cache.drop", uid=12345) == {"pages": 0, "replies": 0}
         done = subprocess.run([build / "client" / "zephctl", "-S", daemon.socket, "cache", "drop"],
                               capture_output=True, text=True, check=True)
-        assert done.stdout == f"dropped {kv['cached']} pages\n"
+        assert done.stdout == f"dropped {kv['cached']} pages and the ids of 1 replies\n"
         kv = c.call("status")["kv"]
         assert kv["cached"] == 0 and kv["used"] == kv["shared_tokens"] // 16
         assert usage(c, [5] * 100)["usage"]["cached_tokens"] == 0

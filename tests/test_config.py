@@ -38,7 +38,11 @@ def test_all_groups(check):
                   kv_bytes = 5000000000L; prefill_tokens = 256; max_sequences = 8; };
         limits: { frame_bytes = 4096; reply_bytes = 4096; stall_seconds = 5; };
         defaults: { temperature = 1; top_p = 0.5; do_sample = false; };  # 1: an int is a number
-        classes: { use = (1000, "gid:100", "root"); manage = []; };
+        classes: { use = (1000, "gid:100", "root"); manage = [];
+                   priority = { members = (1000); queue_per_uid = 4; connections_per_uid = 3;
+                                bytes_per_uid = 1048576; prompt_tokens_per_uid = 5;
+                                max_new_tokens = 0; sessions_per_uid = 0;
+                                session_bytes_per_uid = 1024; weight = 100; }; };
     """)
     assert done.returncode == 0, done.stderr
 
@@ -62,6 +66,21 @@ def test_all_groups(check):
     ("classes: { use = [\"no such group\"]; };", ["no such group"]),
     ("classes: { use = [\"gid:x\"]; };", ["gid:x", "no gid"]),
     ("classes: { use = [-1]; };", ["-1", "no uid"]),
+    ("classes: { use = { member = (1000); }; };", ["unknown key classes.use.member"]),
+    ("classes: { use = { frame_bytes = 4096; }; };", ["unknown key classes.use.frame_bytes"]),
+    ("classes: { priority = { queue_per_uid = 0; }; };",
+     ["classes.priority.queue_per_uid", "0", "1 to 65536"]),
+    ("classes: { manage = { weight = 2.5; }; };",
+     ["classes.manage.weight", "fraction", "an integer"]),
+    ("classes: { manage = { members = { }; }; };",
+     ["classes.manage.members", "a group", "wanted a list"]),
+    ("classes: { use = { members = (\"no such group\"); }; };", ["no such group"]),
+    ("classes: { queue_per_uid = 1; };", ["unknown key classes.queue_per_uid"]),
+    ("classes: { weight = 1; };", ["unknown key classes.weight"]),
+    ("limits: { weight = 1; };", ["unknown key limits.weight"]),
+    ("model: { shared_prefix_file = \"none\"; };", ["model.shared_prefix_file", "none"]),
+    ("model: { shared_prefix_file = \".\"; };", ["model.shared_prefix_file", "regular"]),
+    ("model: { shared_prefix_file = \"/dev/null\"; };", ["/dev/null", "regular"]),
     ("limits: { frame_bytes = 1; };", ["limits.frame_bytes", "1", "4096"]),
     ("limits: 5;", ["limits", "a group"]),
     ("limits: { connections = ; };", ["syntax error"]),
@@ -96,6 +115,20 @@ def test_an_included_file_that_others_may_write_is_refused(check, tmp_path):
     (tmp_path / "loose").chmod(0o666)
     done = check('@include "loose"\n')
     assert done.returncode == 78 and "loose" in done.stderr and "writ" in done.stderr
+
+
+def test_the_file_of_the_shared_prefix(check, tmp_path):
+    line = 'model: { shared_prefix_file = "prefix"; };'
+    assert check(line, prefix="You are terse.\n").returncode == 0
+    for text, words in (("", "is empty"), ("\n", "is empty"), ("a\0b", "a zero byte")):
+        done = check(line, prefix=text)
+        assert done.returncode == 78 and "zephd.conf:1: " in done.stderr and words in done.stderr
+    done = check('model: { shared_prefix = "x"; shared_prefix_file = "prefix"; };', prefix="x")
+    assert done.returncode == 78 and "model.shared_prefix_file: it is given" in done.stderr
+    (tmp_path / "prefix").chmod(0o666)
+    (tmp_path / "zephd.conf").write_text(line)
+    done = check(line)
+    assert done.returncode == 78 and "others can write" in done.stderr
 
 
 def test_a_missing_file_that_was_named_is_an_error(build, tmp_path):

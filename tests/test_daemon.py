@@ -6,7 +6,6 @@ What a real model says is test_golden.py's matter."""
 import collections
 import os
 import re
-import subprocess
 import threading
 import time
 
@@ -20,21 +19,6 @@ pytestmark = pytest.mark.daemon
 NO_END = [[2, -1e6]]  # the tiny model's end token is never drawn: replies run to their limit
 LONG = dict(prompt=[5, 6, 7], logit_bias=NO_END, seed=1, temperature=1)
 RESULT = {"text", "tokens", "finish", "usage", "timing", "receipt"}
-
-
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def daemon(build, tiny):
-    with Zephd(build, tiny) as d:
-        yield d
-        assert d.stop() == 0, d.log()
 
 
 @pytest.fixture
@@ -67,7 +51,8 @@ def test_hello_tells_who_serves_and_the_limits(client):
     assert hello["limits"]["in_flight"] == 64 and hello["limits"]["items"] == 65536
     assert hello["limits"]["frame_bytes"] == 2 << 20 and hello["limits"]["depth"] == 32
     assert set(hello["limits"]) == {"frame_bytes", "items", "depth", "reply_bytes",
-                                    "context_tokens", "max_new_tokens", "in_flight", "connections"}
+                                    "context_tokens", "max_new_tokens", "in_flight", "connections",
+                                    "queue", "queued_tokens", "sessions"}
 
 
 def test_status_has_what_the_protocol_names(client):

@@ -17,14 +17,6 @@ pytestmark = pytest.mark.daemon
 LONG = dict(prompt=[5, 6, 7], logit_bias=[[2, -1e6]], seed=1, temperature=1)
 
 
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
-
-
 class Supervisor:
     """What systemd is to a Type=notify service: a datagram socket that collects assignments."""
 
@@ -62,7 +54,17 @@ def activate(build, path, *options):
     directory = "--setenv=CONFIGURATION_DIRECTORY=/nonexistent"
     process = start("systemd-socket-activate", directory, "-l", path, build / "daemon/zephd", *options)
     wait_for(path, process)
+    limit = time.monotonic() + 30
+    while not listens(path):
+        assert process.poll() is None and time.monotonic() < limit, process.communicate()
+        time.sleep(0.01)
     return process
+
+
+def listens(path):
+    """The file is there from bind() on; a connection, to find out, would start zephd."""
+    rows = map(str.split, pathlib.Path("/proc/net/unix").read_text().splitlines())
+    return any(row[-1] == str(path) and row[3] == "00010000" for row in rows)
 
 
 def end(process):

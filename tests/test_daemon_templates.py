@@ -1,6 +1,5 @@
 """Chat templates over the socket: the file's own, another by model.template, and what they refuse."""
 
-import subprocess
 
 import pytest
 
@@ -16,14 +15,6 @@ def message(role, content):
 
 
 HI = [message("user", "Hi")]
-
-
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
 
 
 def with_template(tiny, path, source):

@@ -19,19 +19,12 @@ FAMILIES = {
     "zeph_model_load_seconds": "gauge", "zeph_connections": "gauge",
     "zeph_device_memory_bytes": "gauge", "zeph_device_used_bytes": "gauge", "zeph_pages": "gauge",
     "zeph_pages_used": "gauge", "zeph_pages_cached": "gauge", "zeph_pages_evicted": "counter",
-    "zeph_pages_swapped": "counter", "zeph_swap_bytes": "gauge", "zeph_preemptions": "counter",
+    "zeph_pages_swapped": "counter", "zeph_pages_restored": "counter",
+    "zeph_recomputed_tokens": "counter", "zeph_reply_memory_bytes": "gauge", "zeph_swap_bytes": "gauge", "zeph_preemptions": "counter",
     "zeph_batch_sequences": "histogram", "zeph_requests_running": "gauge",
     "zeph_requests_queued": "gauge", "zeph_requests": "counter", "zeph_tokens": "counter",
     "zeph_device_time_seconds": "counter", "zeph_queue_time_seconds": "histogram",
     "zeph_first_token_seconds": "histogram", "zeph_inter_token_seconds": "histogram"}
-
-
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
 
 
 def read(client):

@@ -22,14 +22,6 @@ PLENTY = RESERVE + (64 << 20)
 
 
 @pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "f32", "--seed",
-                    "1", path], check=True)
-    return path
-
-
-@pytest.fixture(scope="module")
 def on_processor(build, tiny):
     with Zephd(build, tiny, "--device", "cpu") as d, d.connect() as c:
         return reply(c)

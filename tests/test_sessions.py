@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from zephd import Client, Refused, Zephd
+from zephd import Refused, Zephd, as_uid
 
 pytestmark = pytest.mark.daemon
 
@@ -24,22 +24,10 @@ NO_END = [[2, -1e6]]  # the tiny model's end token is never drawn: replies run t
 NOISE = dict(logit_bias=NO_END, temperature=1)
 
 
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    return make_model(build, tmp_path_factory.mktemp("model") / "tiny.gguf", seed=1)
-
-
 def make_model(build, path, seed, shape="tiny"):
     subprocess.run([build / "engine/zeph-mkmodel", "--shape", shape, "--type", "f32", "--seed",
                     str(seed), path], check=True)
     return path
-
-
-@pytest.fixture(scope="module")
-def daemon(build, tiny):
-    with Zephd(build, tiny) as d:
-        yield d
-        assert d.stop() == 0, d.log()
 
 
 @pytest.fixture
@@ -236,26 +224,6 @@ def test_another_uids_replies_are_not_used(client, daemon):
 
 
 # ---- other people ----
-
-class as_uid:
-    """A connection that the kernel says is another user's."""
-
-    def __init__(self, daemon, uid):
-        self.daemon, self.uid = daemon, uid
-
-    def __enter__(self):
-        os.chmod(self.daemon.directory, 0o755)
-        os.chmod(self.daemon.socket, 0o666)
-        os.seteuid(self.uid)
-        try:
-            self.client = Client(self.daemon.socket)
-        finally:
-            os.seteuid(0)
-        return self.client
-
-    def __exit__(self, *_):
-        self.client.socket.close()
-
 
 def test_another_users_session_is_a_missing_one(client, daemon):
     if os.getuid() != 0:
@@ -705,6 +673,61 @@ def test_a_disk_that_is_read_only_costs_no_reply(build, tiny, small_disk):
         assert c.call("session.rewind", name="s", turns=1)["saved"] is True
         c.call("session.drop", name="s")
         assert c.call("session.list") == [] and d.stop() == 0
+
+
+def test_a_disk_that_fails_costs_no_reply(build, tiny, tmp_path, monkeypatch):
+    """EIO comes when a file is to be brought onto the disk; the last good one stays."""
+    monkeypatch.setenv("ASAN_OPTIONS", os.environ.get("ASAN_OPTIONS", "") +
+                       ":verify_asan_link_order=0")
+    monkeypatch.setenv("LD_PRELOAD", str(build / "tests/fake/fake-disk.so"))
+    monkeypatch.setenv("FAKE_DISK", str(fails := tmp_path / "fails"))
+    with Zephd(build, tiny) as d:
+        with d.connect() as c:
+            assert chat(c, "first", session="s")["saved"] is True
+            path = stored(d) / "s.session"
+            good = path.read_bytes()
+            fails.touch()
+            for text in ("second", "third"):
+                reply = chat(c, text, session="s")
+                assert reply["saved"] is False and reply["text"]
+            assert chat(c, "a", session="new")["saved"] is False
+            assert path.read_bytes() == good
+            assert [p.name for p in stored(d).iterdir()] == ["s.session"]  # no leftovers
+            assert [m["content"] for m in history(c, "s")][0::2] == ["first", "second", "third"]
+            assert d.log().count("sessions are not saved: Input/output error") == 1
+            fails.unlink()
+            assert chat(c, "fourth", session="s")["saved"] is True
+            assert d.log().count("sessions are saved again") == 1
+        assert d.stop() == 0
+        with restart(build, tiny, d) as again, again.connect() as c:
+            assert [m["content"] for m in history(c, "s")][0::2] == [
+                "first", "second", "third", "fourth"]
+            assert [m["content"] for m in history(c, "new")][0::2] == ["a"]
+
+
+def test_a_file_that_may_not_grow_costs_no_reply(build, tiny):
+    """ulimit -f: a write ends short, and the next one fails."""
+    with Zephd(build, tiny) as d, d.connect() as c:
+        assert chat(c, "first", session="s")["saved"] is True
+        path = stored(d) / "s.session"
+        most = path.stat().st_size + len(d.log()) + 200  # the log is a file, too
+        subprocess.run(["prlimit", f"--pid={d.process.pid}", f"--fsize={most}:"], check=True)
+        assert chat(c, "b" * 1700, session="s")["saved"] is False
+        assert len(history(c, "s")) == 4 and path.stat().st_size < most
+        assert "sessions are not saved: File too large" in d.log()
+        assert [p.name for p in stored(d).iterdir()] == ["s.session"]
+        subprocess.run(["prlimit", f"--pid={d.process.pid}", "--fsize=unlimited:"], check=True)
+        assert chat(c, "third", session="s")["saved"] is True
+        assert path.stat().st_size > 1700 and d.stop() == 0
+
+
+def test_a_folder_that_goes_is_made_again(build, tiny):
+    with Zephd(build, tiny) as d, d.connect() as c:
+        assert chat(c, "first", session="s")["saved"] is True
+        shutil.rmtree(stored(d).parent)
+        assert chat(c, "second", session="s")["saved"] is True
+        assert len(history(c, "s")) == 4 and (stored(d) / "s.session").stat().st_mode & 0o777 == 0o600
+        assert d.stop() == 0
 
 
 def room(f):

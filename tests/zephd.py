@@ -126,3 +126,23 @@ class Zephd:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+class as_uid:
+    """A connection that the kernel says is another user's."""
+
+    def __init__(self, daemon, uid):
+        self.daemon, self.uid = daemon, uid
+
+    def __enter__(self):
+        os.chmod(self.daemon.directory, 0o755)
+        os.chmod(self.daemon.socket, 0o666)
+        os.seteuid(self.uid)
+        try:
+            self.client = Client(self.daemon.socket)
+        finally:
+            os.seteuid(0)
+        return self.client
+
+    def __exit__(self, *_):
+        self.client.socket.close()

@@ -241,21 +241,28 @@ static void hear(void *userdata, struct event *e)
 	event_free(e);
 }
 
-static struct engine *engine_for(struct fixture *f, struct listener *l, uint32_t sequences,
-	uint32_t chunk, uint64_t kv_bytes)
+static struct engine *engine_of(
+	struct fixture *f, struct listener *l, const struct engine_options *options)
 {
 	struct engine_sink sink = {hear, l};
-	struct engine_options o;
 	struct engine *e = NULL;
 	char error[256];
+
+	assert_int_equal(engine_new(&f->weights, options, &sink, &e, error, sizeof(error)), 0);
+	return e;
+}
+
+static inline struct engine *engine_for(struct fixture *f, struct listener *l, uint32_t sequences,
+	uint32_t chunk, uint64_t kv_bytes)
+{
+	struct engine_options o;
 
 	engine_options_default(&o);
 	o.kv_dtype = DTYPE_F32;
 	o.max_sequences = sequences;
 	o.prefill_tokens = chunk;
 	o.kv_bytes = kv_bytes;
-	assert_int_equal(engine_new(&f->weights, &o, &sink, &e, error, sizeof(error)), 0);
-	return e;
+	return engine_of(f, l, &o);
 }
 
 /* A job with a prompt of n tokens that depends on the id. */

@@ -538,7 +538,7 @@ static void the_hash_is_of_the_contents(void **state)
 {
 	struct model *a = made("tiny", "q8_0", 1, 1), *b = made("tiny", "q8_0", 1, 3);
 	struct model *c = made("tiny", "q8_0", 2, 1);
-	const volatile bool stop = true;
+	_Atomic bool stop = true;
 	char ha[65], hb[65], hc[65];
 
 	assert_int_equal(model_hash(a, 1, NULL, ha), 0);

@@ -345,6 +345,52 @@ static void who_gives_way_says_the_same_in_the_end(void **state)
 	}
 }
 
+/* … and what it had is copied to the host's memory and back, or computed again: whichever is
+ * quicker, as the engine believes. Whoever waits again is told its place again. */
+static void what_gave_way_is_copied_or_computed_again(void **state)
+{
+	static struct heard wanted[8];
+	struct fixture *f = fixture_new(0);
+
+	for (uint32_t i = 0; i < 8; i++)
+		alone(f, i, 30 + i, 200, &wanted[i]);
+	for (int dear = 0; dear < 2; dear++) { /* copying is */
+		struct engine *e = engine_with_pages(f, 8, 40);
+		uint32_t told[8] = {0}; /* places, before it had begun */
+		bool again = false;
+		int r;
+
+		run_job(e, job_like(8, 8, 30, 20, 3)); /* now it knows what steps cost */
+		for (uint64_t i = 0; i < 8; i++)
+			engine_submit(e, job_like(i, i, 30 + i, 200, i % 3));
+		e->cache->saved_max_bytes = 1 << 20;
+		do {
+			e->cache->save_usec = dear ? 1e12 : 1e-3;
+			r = engine_step(e);
+			assert_true(r >= 0);
+			for (uint64_t i = 0; i < 8; i++) {
+				if (heard.heard[i].n_tokens == 0)
+					told[i] = heard.heard[i].n_places;
+				again |= heard.heard[i].n_places > told[i];
+			}
+		} while (r > 0);
+		for (uint64_t i = 0; i < 8; i++)
+			same_reply(&heard.heard[i], &wanted[i]);
+		assert_true(stats_of(e).preempted > 0 && again);
+		if (dear) {
+			assert_int_equal(stats_of(e).pages_swapped, 0);
+			assert_true(stats_of(e).recomputed_tokens >= PAGE);
+		} else {
+			assert_true(stats_of(e).pages_swapped > 0);
+			assert_true(stats_of(e).pages_restored > 0);
+		}
+		assert_int_equal(stats_of(e).swap_bytes, 0);
+		all_given_back(e);
+		engine_free(e);
+	}
+	fixture_free(f);
+}
+
 static void a_slow_reader_s_pages_are_lent_after_ten_seconds(void **state)
 {
 	static struct heard wanted[2];
@@ -413,6 +459,7 @@ int main(void)
 		cmocka_unit_test(a_prefix_in_the_making_is_waited_for),
 		cmocka_unit_test(echo_runs_the_rows_that_it_tells),
 		cmocka_unit_test(who_gives_way_says_the_same_in_the_end),
+		cmocka_unit_test(what_gave_way_is_copied_or_computed_again),
 		cmocka_unit_test(a_slow_reader_s_pages_are_lent_after_ten_seconds),
 		cmocka_unit_test(nobody_gives_way_in_vain),
 	};

@@ -133,6 +133,17 @@ static void each_uid_has_its_own(void **state)
 	assert_int_equal(remembered(m, 1, 8), 0);
 	remember(m, 1, 7, 11); /* said again: the latest ids */
 	assert_int_equal(remembered(m, 1, 7), 11);
+	remember(m, 1, 9, 5);
+	assert_true(reply_memory_bytes(m, 1, false) > 16 * sizeof(int32_t));
+	assert_int_equal(reply_memory_bytes(m, 0, true),
+		reply_memory_bytes(m, 1, false) + reply_memory_bytes(m, 2, false));
+	assert_int_equal(reply_memory_drop(m, 3, false), 0);
+	assert_int_equal(reply_memory_drop(m, 1, false), 2);
+	assert_int_equal(reply_memory_bytes(m, 1, false), 0);
+	assert_int_equal(remembered(m, 1, 7), 0);
+	assert_int_equal(remembered(m, 2, 8), 20);
+	assert_int_equal(reply_memory_drop(m, 0, true), 1);
+	assert_int_equal(reply_memory_bytes(m, 0, true), 0);
 	reply_memory_free(m);
 }
 
