@@ -34,7 +34,7 @@ struct arguments {
 	struct list prompt, depth, batch;
 	uint32_t generate, repeat;
 	int kv_type; /* enum dtype; -1: by device and activations */
-	bool json;
+	bool json, step;
 };
 
 /* What the sink saw since it was last reset. */
@@ -70,6 +70,7 @@ static const char usage_text[] =
 	"                     first, the others with the first depth\n"
 	"  --repeat N         rounds; minimum, median and maximum are told (default 5)\n"
 	"  --json             one JSON object instead of the table\n"
+	"  --step             all of it once for each line on stdin, the model loaded once\n"
 	"  --version, --help\n";
 
 static double now(void)
@@ -152,6 +153,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		{"batch", required_argument, NULL, 'b'},
 		{"repeat", required_argument, NULL, 'r'},
 		{"json", no_argument, NULL, 'j'},
+		{"step", no_argument, NULL, 's'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
@@ -181,6 +183,7 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case 'i': a->device.inexact = true; break;
 		case 'k': r = parse_kv_type(optarg, &a->kv_type); break;
 		case 'j': a->json = true; break;
+		case 's': a->step = true; break;
 		case 'a':
 			if (strcmp(optarg, "exact") == 0) {
 				a->device.activations = ACTIVATIONS_EXACT;
@@ -501,7 +504,7 @@ static struct probe probe_median(const struct probe *all, uint32_t n)
 		median(figures[3], n)};
 }
 
-/* All tests, round by round, each test between two probes. */
+/* All tests, round by round, each test between two probes; tells the outcome. */
 static int bench(
 	const struct weights *w, const struct arguments *a, const struct device_found *found)
 {
@@ -551,7 +554,20 @@ static int bench(
 		print_json(w, a, tests, n, &probe);
 	else
 		print_table(w, a, tests, n, &probe);
+	fflush(stdout);
 	return 0;
+}
+
+/* The same as often as somebody asks, so that another program's turns can lie between. */
+static int bench_steps(
+	const struct weights *w, const struct arguments *a, const struct device_found *found)
+{
+	char line[16];
+	int r = 0;
+
+	while (r == 0 && fgets(line, sizeof(line), stdin))
+		r = bench(w, a, found);
+	return r;
 }
 
 int main(int argc, char **argv)
@@ -586,7 +602,7 @@ int main(int argc, char **argv)
 	if (r < 0)
 		fprintf(stderr, "zeph-bench: %s\n", error);
 	else
-		r = bench(w, &a, &found);
+		r = a.step ? bench_steps(w, &a, &found) : bench(w, &a, &found);
 	weights_free(w);
 	backend_free(b);
 	model_free(m);

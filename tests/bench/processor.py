@@ -5,13 +5,13 @@
                              [--prompt 512] [--generate 64] [--depth 0,2048] [--rounds 5]
 
 PYTHON is an interpreter with llama-cpp-python, built on this machine (`pip install
-llama-cpp-python==0.3.36` compiles it for the processor at hand). llama.cpp gets its own best: flash
-attention on and off and, for a prompt, micro-batches of 128 and 512 tokens are tried in every round,
-and the faster one of the medians counts.
+llama-cpp-python==0.3.36` compiles it for the processor at hand); without --llama zeph is told alone.
+llama.cpp gets its own best: flash attention on and off and, for a prompt, micro-batches of 128 and 512
+tokens are tried in the first round, and the fastest of them runs in every round.
 
-A round is zeph-bench, then llama.cpp, which stays loaded; what is told of each is the median, and of
+A round is zeph-bench, then llama.cpp; both stay loaded. What is told of each is the median, and of
 their ratio the median of the rounds' ratios with the least and the largest. Shares are of the
-bandwidth and the int8 or bf16 peak that the same round's zeph-bench measured.
+bandwidth and the int8 or bf16 peak that zeph-bench measured before and after each of its tests.
 """
 
 import argparse
@@ -109,13 +109,31 @@ def tests_of(arguments):
     return tests
 
 
-def zeph_round(arguments, threads):
-    command = [arguments.build / "engine" / "zeph-bench", "--model", arguments.model, "--device",
-               "cpu", "--threads", str(threads), "--repeat", "1", "--json",
-               "--prompt", ",".join(map(str, arguments.prompt)),
-               "--generate", str(arguments.generate),
-               "--depth", ",".join(map(str, arguments.depth))]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+class Zeph:
+    """zeph-bench with the model loaded."""
+
+    def __init__(self, arguments, threads):
+        self.process = subprocess.Popen(
+            [arguments.build / "engine" / "zeph-bench", "--model", arguments.model, "--device", "cpu",
+             "--threads", str(threads), "--repeat", "1", "--json", "--step",
+             "--prompt", ",".join(map(str, arguments.prompt)),
+             "--generate", str(arguments.generate), "--depth", ",".join(map(str, arguments.depth))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def round(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        text = ""
+        while not text.endswith("\n}\n"):
+            line = self.process.stdout.readline()
+            if not line:
+                sys.exit("zeph-bench ended")
+            text += line
+        return json.loads(text)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def spread(values):
@@ -126,7 +144,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--llama", required=True)
+    parser.add_argument("--llama")
     parser.add_argument("--build", type=pathlib.Path, default=REPOSITORY / "build")
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--prompt", type=numbers, default=[512])
@@ -139,26 +157,31 @@ def main():
     print("| test | threads | zeph, tokens/s | share of the limit | llama.cpp, tokens/s | ratio |")
     print("|---|---|---|---|---|---|")
     for threads in arguments.threads:
-        llama = Llama(arguments.llama, arguments.model, threads)
+        zeph = Zeph(arguments, threads)
+        llama = Llama(arguments.llama, arguments.model, threads) if arguments.llama else None
         ours = {name: [] for name in tests}
         shares = {name: [] for name in tests}
-        theirs = {name: [[] for _ in ways] for name, ways in tests.items()}
-        machine = None
+        theirs = {name: [] for name in tests}
+        best = {}
         for _ in range(arguments.rounds):
-            machine = zeph_round(arguments, threads)
+            machine = zeph.round()
             for test in machine["tests"]:
                 ours[test["name"]].append(test["tokens_per_s"]["median"])
                 shares[test["name"]].append(test["fraction"])
-            for name, ways in tests.items():
-                for i, way in enumerate(ways):
-                    theirs[name][i].append(llama.rate(**way))
-        llama.close()
+            for name, ways in tests.items() if llama else ():
+                if name not in best:
+                    best[name] = max(ways, key=lambda way: llama.rate(**way))
+                theirs[name].append(llama.rate(**best[name]))
+        zeph.close()
+        if llama:
+            llama.close()
         for name in tests:
-            best = max(theirs[name], key=statistics.median)
-            ratios = [a / b for a, b in zip(ours[name], best)]
-            print(f"| {name} | {threads} | {statistics.median(ours[name]):.1f} "
-                  f"| {100 * statistics.median(shares[name]):.0f}% "
-                  f"| {statistics.median(best):.1f} | {spread(ratios)} |", flush=True)
+            told = "– | –"
+            if llama:
+                ratios = [a / b for a, b in zip(ours[name], theirs[name])]
+                told = f"{statistics.median(theirs[name]):.1f} | {spread(ratios)}"
+            print(f"| {name} | {threads} | {statistics.median(ours[name]):.2f} "
+                  f"| {100 * statistics.median(shares[name]):.0f}% | {told} |", flush=True)
     print(f"\n{machine['device']['name']}, {arguments.rounds} rounds; the last one measured "
           f"{machine['bandwidth_gbps']:.1f} GB/s")
 

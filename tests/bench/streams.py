@@ -8,8 +8,9 @@ PYTHON is an interpreter of an environment made with `pip install "llama-cpp-pyt
 out, zeph runs alone. Both have the same file, threads and prompts, both are greedy and never end
 early. Rounds are interleaved, so that a busy machine is as unkind to both. Printed for each number of
 clients, as medians of the rounds: tokens a second in all, first-token and inter-token times (p50, p99,
-of all streams of a round), and the ratio of zeph's tokens a second to the other's. Then how much of its
-rate a stream keeps beside one whose reader never reads.
+of all streams of a round), and the ratio of zeph's tokens a second to the other's. Then how soon the first
+token of a prompt of 20 tokens comes, how soon that of a prompt that is cached, against the time of a
+token, and how much of its rate a stream keeps beside one whose reader never reads.
 
 load.py measures a long prompt among streams, and a crowd of batch requests beside one stream.
 """
@@ -33,12 +34,18 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 import zephd  # noqa: E402
 
 CONTEXT = 2048
+FIRSTS = 24
 
 
 def question(seed):
     """Messages that no other stream begins with."""
     return [{"role": "user", "content": f"Number {seed * 7919 % 100003}: tell me a story of the sea, "
                                         "a ship, a storm and those who came home."}]
+
+
+def digits(seed, n):
+    """A prompt of n tokens, a digit each, that begins as no other one does."""
+    return "".join(str((seed * 7919 + i * i) * 31 // 7 % 10) for i in range(n))
 
 
 class Zeph:
@@ -60,6 +67,18 @@ class Zeph:
                     times += [time.monotonic() - begin] * len(message[2][0]["tokens"])
             assert message[1] == number and message[2] is None, message
             assert len(times) == tokens, message[3]
+        return times
+
+    def first(self, text, n):
+        """The times of the first and of the other tokens of a continuation."""
+        begin, times = time.monotonic(), []
+        with self.daemon.connect(600) as c:
+            c.send("complete", prompt=text, max_new_tokens=8, temperature=0, stream=True,
+                   logit_bias=[[0, -100], [2, -100]])
+            while (message := c.receive())[0] != 1:
+                if message[1] == "token":
+                    times += [time.monotonic() - begin] * len(message[2][0]["tokens"])
+        assert message[3]["usage"]["prompt_tokens"] == n, message[3]
         return times
 
     def stop(self):
@@ -112,6 +131,19 @@ class Llama:
         assert tokens // 2 < len(times) <= tokens, len(times)
         return times
 
+    def first(self, text, n):
+        begin, times = time.monotonic(), []
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        connection.request("POST", "/v1/completions", json.dumps({
+            "prompt": text, "max_tokens": 8, "temperature": 0, "stream": True,
+            "logit_bias": {"0": -100, "2": -100}}), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        for line in response:
+            if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["text"]:
+                times.append(time.monotonic() - begin)
+        return times
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -149,6 +181,28 @@ def compare(servers, arguments):
             print(f"{n:3} streams  ratio {rates[servers[0]] / rates[servers[1]]:.2f}", flush=True)
 
 
+def latency(servers, arguments):
+    """First tokens of short prompts: new to both, and cached in zeph."""
+    zeph, ratios, hits = servers[0], [], []
+    found = {server: [] for server in servers}
+    for seed in range(FIRSTS + 1):
+        for server in servers:
+            found[server].append(server.first(digits(seed, 20), 20)[0])
+        # two whole pages and the one token whose logits are wanted
+        zeph.first(digits(seed + 500, 33), 33)
+        times = zeph.first(digits(seed + 500, 33), 33)
+        hits.append(times[0] / statistics.median(b - a for a, b in zip(times, times[1:])))
+    for server in servers:
+        del found[server][0]  # warms up
+        print(f"20 tokens    {server.name:17} first token {1000 * statistics.median(found[server]):.1f} ms",
+              flush=True)
+    if len(servers) > 1:
+        ratios = [b / a for a, b in zip(*found.values())]
+        print(f"20 tokens    first token {statistics.median(ratios):.2f} times as soon")
+    print(f"a cached prompt's first token takes {statistics.median(hits):.2f} times what a token takes",
+          flush=True)
+
+
 def never_reads(zeph, arguments):
     """The median of rate beside a reader that never reads over rate beside nobody."""
     ratios = []
@@ -182,6 +236,7 @@ def main():
     servers = [zeph] + ([Llama(arguments)] if arguments.llama else [])
     try:
         compare(servers, arguments)
+        latency(servers, arguments)
         never_reads(zeph, arguments)
     finally:
         for server in servers:
