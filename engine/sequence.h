@@ -45,6 +45,7 @@ struct sequence {
 	double cost;          /* its part of the cost of the step, in any unit */
 	uint64_t served;      /* the last step that had rows of it */
 	uint64_t secured;     /* the last step that it had the pages for */
+	uint32_t settled;     /* n_cached when it last generated beside no prompt of its flow */
 	uint32_t first_logit; /* index of its first logit row */
 	uint32_t n_logits;
 };

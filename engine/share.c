@@ -7,13 +7,17 @@
  * the next step. So a crowd slows a single stream down by its share and no more, on a processor,
  * where each row costs, as on a card, where the crowd mostly rides along for nothing.
  *
- * Prompts of the base come in chunks that let a step of its own streams take GAP times as long, no
- * longer; prompts of others are paid for like their rows. */
+ * Prompts of the base come in chunks that let a step of its own streams take GAP times as long as
+ * before there was a prompt, no longer; prompts of others are paid for like their rows. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
 
-#define GAP 2.5
+#define GAP 2.6
+
+/* But where the streams have become slower since, by what they see themselves, a chunk may take so
+ * much of what they do. */
+#define CHUNK_LEAST 1
 
 /* An interactive flow counts so many times a batch one. */
 #define INTERACTIVE_WEIGHT 3
@@ -22,14 +26,11 @@
  * steps: somebody waits for a first token. */
 #define PATIENCE_STEPS 8
 
-/* Prompt rows of a step at least, where the base has a prompt. */
-#define CHUNK_MIN 4
-
 struct share {
 	struct engine *e;
-	uint32_t n_rows;    /* so far */
-	uint32_t prefill;   /* prompt rows left of options.prefill_tokens */
-	uint32_t echo_rows; /* rows left whose logits can be kept for echo */
+	struct cost_work work; /* so far */
+	uint32_t prefill;      /* prompt rows left of options.prefill_tokens */
+	uint32_t echo_rows;    /* rows left whose logits can be kept for echo */
 };
 
 static double weight_of(const struct flow *f, bool batch)
@@ -60,6 +61,9 @@ static void count(struct engine *e)
 			sequence_flow(s)->n_decode++;
 		}
 	}
+	for (struct sequence *s = e->running; s; s = s->next)
+		if (!sequence_in_prefill(s) && (sequence_flow(s)->n_prefill == 0 || !s->settled))
+			s->settled = s->n_cached;
 }
 
 /* Is a a better base than b? */
@@ -88,10 +92,12 @@ static struct flow *choose_base(const struct engine *e, bool *ret_batch)
 
 static void take(struct share *at, struct sequence *s, uint32_t n)
 {
+	struct cost_work with = cost_add(&at->e->cost, at->work, s->n_cached, n);
+
 	s->n_rows = n;
-	s->cost = cost_of(&at->e->cost, at->n_rows + n) - cost_of(&at->e->cost, at->n_rows);
+	s->cost = cost_of(&at->e->cost, with) - cost_of(&at->e->cost, at->work);
 	s->served = sequence_flow(s)->served = at->e->steps;
-	at->n_rows += n;
+	at->work = with;
 }
 
 /* All that generate, or those that the flow is owed, who waited longest first. */
@@ -106,7 +112,7 @@ static void take_decode(struct share *at, struct flow *f, bool all)
 			if (sequence_flow(s) == f && !s->paused_usec && s->n_rows == 0 &&
 				!sequence_in_prefill(s) && (!next || s->served < next->served))
 				next = s;
-		if (!next || (!all && cost_rows(cost, at->n_rows, f->owed, 1) == 0))
+		if (!next || (!all && cost_rows(cost, at->work, next->n_cached, f->owed, 1) == 0))
 			return;
 		take(at, next, 1);
 		if (!all)
@@ -147,8 +153,9 @@ static uint32_t chunk(const struct share *at, const struct sequence *s, uint32_t
 	return n < untold + at->echo_rows ? n : untold + at->echo_rows;
 }
 
-/* At most n prompt rows of the flow, by rank; with `paid`, no more than it is owed. */
-static void take_prefill(struct share *at, struct flow *f, uint32_t n, bool paid)
+/* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
+ * afterwards; NULL: whatever they cost. With `some`, one row in any case. */
+static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool some)
 {
 	for (struct sequence *s = at->e->running; s && n > 0; s = s->next) {
 		uint32_t rows;
@@ -157,31 +164,45 @@ static void take_prefill(struct share *at, struct flow *f, uint32_t n, bool paid
 			!sequence_in_prefill(s) || made_by_another(at->e, s))
 			continue;
 		rows = chunk(at, s, n);
-		if (paid)
-			rows = cost_rows(&at->e->cost, at->n_rows, f->owed, rows);
+		if (usec && rows > 0) {
+			rows = cost_rows(&at->e->cost, at->work, s->n_cached, *usec, rows);
+			rows = rows > 0 || !some ? rows : 1;
+		}
 		if (rows == 0)
 			continue;
+		some = false;
 		if (sequence_echoes(s))
 			at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
 		take(at, s, rows);
 		at->prefill -= rows;
 		n -= rows;
-		if (paid)
-			f->owed -= s->cost;
+		if (usec)
+			*usec -= s->cost;
 	}
 }
 
 /* The part of one who is not the base. */
 static void take_owed(struct share *at, struct flow *f, double earned)
 {
-	double most = 2 * earned + cost_of(&at->e->cost, at->n_rows + 1) -
-		      cost_of(&at->e->cost, at->n_rows);
+	struct cost_work more = cost_add(&at->e->cost, at->work, 0, 1);
+	double most = 2 * earned + cost_of(&at->e->cost, more) - cost_of(&at->e->cost, at->work);
 
 	f->owed += earned;
 	if (f->owed > most)
 		f->owed = most;
 	take_decode(at, f, false);
-	take_prefill(at, f, at->prefill, true);
+	take_prefill(at, f, at->prefill, &f->owed, false);
+}
+
+/* What the flow's streams took in a step before there was a prompt beside them. */
+static double settled_usec(const struct share *at, const struct flow *f)
+{
+	struct cost_work w = {0};
+
+	for (const struct sequence *s = at->e->running; s; s = s->next)
+		if (sequence_flow(s) == f && s->n_rows > 0)
+			w = cost_add(&at->e->cost, w, s->settled, 1);
+	return cost_of(&at->e->cost, w);
 }
 
 static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
@@ -189,18 +210,20 @@ static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 	uint32_t n = n_prefill < at->prefill ? at->prefill / (n_prefill ? n_prefill : 1) : 1;
 
 	take_decode(at, f, true);
-	if (at->n_rows > 0) {
-		double usec = (GAP - 1) * cost_of(&at->e->cost, at->n_rows);
+	if (at->work.rows > 0) {
+		double now = cost_of(&at->e->cost, at->work);
+		double usec = GAP * settled_usec(at, f) - now;
 
-		n = cost_rows(&at->e->cost, at->n_rows, usec, at->prefill);
-		n = n > CHUNK_MIN ? n : CHUNK_MIN;
+		usec = usec > CHUNK_LEAST * now ? usec : CHUNK_LEAST * now;
+		take_prefill(at, f, at->prefill, &usec, true);
+	} else {
+		take_prefill(at, f, n, NULL, false);
 	}
-	take_prefill(at, f, n, false);
 }
 
 void engine_share(struct engine *e)
 {
-	struct share at = {e, 0, e->options.prefill_tokens, ECHO_ROWS};
+	struct share at = {e, {0}, e->options.prefill_tokens, ECHO_ROWS};
 	struct flow *base;
 	uint32_t n_prefill = 0;
 	bool batch = false;
@@ -216,7 +239,7 @@ void engine_share(struct engine *e)
 		n_prefill += t->flows[batch].n_prefill > 0;
 	take_base(&at, base, n_prefill);
 	base->owed = 0;
-	cost = cost_of(&e->cost, at.n_rows);
+	cost = cost_of(&e->cost, at.work);
 	weight = weight_of(base, batch);
 	for (int k = 0; k < 2; k++) {
 		for (struct tenant *t = e->cache->tenants; t; t = t->next) {
