@@ -23,7 +23,7 @@
 #define FADE_STEPS 4096
 
 /* A step that took so many times what was expected was disturbed: it tells no more than that. */
-#define DISTURBED 1.25
+#define DISTURBED 1.1
 
 static unsigned point_of(uint32_t n_rows)
 {
@@ -52,6 +52,7 @@ static void note_seen(struct cost *c, const struct cost_point *p, struct cost_wo
 	double more = (w.seen - p->seen) / p->usec, noise = NOISE_POSITIONS * w.rows / p->usec;
 	double error = (usec - cost_of(c, w)) / p->usec, told;
 
+	error = error > 0.5 ? 0.5 : error < -0.5 ? -0.5 : error;
 	told = 4 * (more * more + noise * noise);
 	c->told -= c->told / FADE_STEPS;
 	if (c->told < told)
@@ -72,9 +73,9 @@ void cost_note(struct cost *c, struct cost_work w, uint64_t step_usec)
 		*p = (struct cost_point){w.rows, w.seen, usec};
 		return;
 	}
+	note_seen(c, p, w, usec);
 	if (usec > DISTURBED * cost_of(c, w))
 		usec = DISTURBED * cost_of(c, w);
-	note_seen(c, p, w, usec);
 	p->rows += (w.rows - p->rows) / MEAN_STEPS;
 	p->seen += (w.seen - p->seen) / MEAN_STEPS;
 	p->usec += (usec - p->usec) / MEAN_STEPS;

@@ -32,6 +32,7 @@ struct sequence {
 	uint32_t told_position; /* last queue place told; UINT32_MAX: none */
 	uint64_t started_usec, prefilled_usec, first_token_usec; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t device_usec; /* its share of the steps so far, by rows */
+	double late_usec;     /* of its prompt so far, beyond what it may take (share.c) */
 	struct reply reply;
 
 	/* A score job's. */

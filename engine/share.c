@@ -8,16 +8,14 @@
  * where each row costs, as on a card, where the crowd mostly rides along for nothing.
  *
  * Prompts of the base come in chunks that let a step of its own streams take GAP times as long as
- * before there was a prompt, no longer; prompts of others are paid for like their rows. */
+ * before there was a prompt, but for one that would take more than SLOWER times its time alone so;
+ * prompts of others are paid for like their rows. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
 
-#define GAP 2.6
-
-/* But where the streams have become slower since, by what they see themselves, a chunk may take so
- * much of what they do. */
-#define CHUNK_LEAST 1
+#define GAP    2.6
+#define SLOWER 2.4
 
 /* An interactive flow counts so many times a batch one. */
 #define INTERACTIVE_WEIGHT 3
@@ -153,9 +151,60 @@ static uint32_t chunk(const struct share *at, const struct sequence *s, uint32_t
 	return n < untold + at->echo_rows ? n : untold + at->echo_rows;
 }
 
+/* What a row of the prompt, at its turn, costs in a full chunk alone. */
+static double row_alone_usec(const struct engine *e, const struct sequence *s)
+{
+	const uint32_t full = e->options.prefill_tokens;
+	struct cost_work none = {0};
+
+	return cost_of(&e->cost, cost_add(&e->cost, none, s->n_cached, full)) / full;
+}
+
+/* The fewest rows of a prompt, up to `most`, with which it is not SLOWER times as long on its way,
+ * after this step, as alone. */
+static uint32_t rows_in_time(const struct share *at, const struct sequence *s, uint32_t most)
+{
+	const struct cost *c = &at->e->cost;
+	double row = SLOWER * row_alone_usec(at->e, s);
+	uint32_t low = 1, high = most;
+
+	while (low < high) {
+		uint32_t n = low + (high - low) / 2;
+
+		if (s->late_usec + cost_of(c, cost_add(c, at->work, s->n_cached, n)) <= row * n)
+			high = n;
+		else
+			low = n + 1;
+	}
+	return low;
+}
+
+/* After the step is made up: how late it makes the prompts in it. */
+static void note_late(const struct share *at)
+{
+	double usec = cost_of(&at->e->cost, at->work);
+
+	for (struct sequence *s = at->e->running; s; s = s->next)
+		if (s->n_rows > 0 && sequence_in_prefill(s))
+			s->late_usec += usec - SLOWER * row_alone_usec(at->e, s) * s->n_rows;
+}
+
+/* Rows of the n that the sequence could have beside streams, for usec. */
+static uint32_t rows_beside(
+	const struct share *at, const struct sequence *s, double usec, uint32_t n)
+{
+	const struct cost *c = &at->e->cost;
+	double now = cost_of(c, at->work);
+	uint32_t rows = cost_rows(c, at->work, s->n_cached, usec, n);
+	uint32_t more = cost_rows(c, at->work, s->n_cached, GAP * now, n);
+
+	more = rows_in_time(at, s, more > 0 ? more : 1);
+	return rows > more ? rows : more;
+}
+
 /* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
- * afterwards; NULL: whatever they cost. With `some`, one row in any case. */
-static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool some)
+ * afterwards; NULL: whatever they cost. With `beside`, the first as rows_beside(). */
+static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool beside)
 {
 	for (struct sequence *s = at->e->running; s && n > 0; s = s->next) {
 		uint32_t rows;
@@ -164,13 +213,13 @@ static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *u
 			!sequence_in_prefill(s) || made_by_another(at->e, s))
 			continue;
 		rows = chunk(at, s, n);
-		if (usec && rows > 0) {
+		if (usec && beside && rows > 0)
+			rows = rows_beside(at, s, *usec, rows);
+		else if (usec)
 			rows = cost_rows(&at->e->cost, at->work, s->n_cached, *usec, rows);
-			rows = rows > 0 || !some ? rows : 1;
-		}
 		if (rows == 0)
 			continue;
-		some = false;
+		beside = false;
 		if (sequence_echoes(s))
 			at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
 		take(at, s, rows);
@@ -211,10 +260,8 @@ static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 
 	take_decode(at, f, true);
 	if (at->work.rows > 0) {
-		double now = cost_of(&at->e->cost, at->work);
-		double usec = GAP * settled_usec(at, f) - now;
+		double usec = GAP * settled_usec(at, f) - cost_of(&at->e->cost, at->work);
 
-		usec = usec > CHUNK_LEAST * now ? usec : CHUNK_LEAST * now;
 		take_prefill(at, f, at->prefill, &usec, true);
 	} else {
 		take_prefill(at, f, n, NULL, false);
@@ -254,4 +301,5 @@ void engine_share(struct engine *e)
 				take_owed(&at, f, cost * weight_of(f, k) / weight);
 		}
 	}
+	note_late(&at);
 }
