@@ -8,7 +8,7 @@
  * of it: the steps of a long prompt resemble those just before them. */
 #include "engine/cost.h"
 
-#define MEAN_STEPS 8 /* steps that a running mean looks back on */
+#define MEAN_STEPS 16 /* steps that a running mean looks back on, at most */
 
 /* Until two sizes were seen: what a further row adds, of the first. */
 #define GUESSED_SLOPE (1.0 / 3)
@@ -70,15 +70,17 @@ void cost_note(struct cost *c, struct cost_work w, uint64_t step_usec)
 	if (w.rows == 0)
 		return;
 	if (p->rows == 0) {
-		*p = (struct cost_point){w.rows, w.seen, usec};
+		*p = (struct cost_point){w.rows, w.seen, usec, 1};
 		return;
 	}
 	note_seen(c, p, w, usec);
 	if (usec > DISTURBED * cost_of(c, w))
 		usec = DISTURBED * cost_of(c, w);
-	p->rows += (w.rows - p->rows) / MEAN_STEPS;
-	p->seen += (w.seen - p->seen) / MEAN_STEPS;
-	p->usec += (usec - p->usec) / MEAN_STEPS;
+	if (p->n_steps < MEAN_STEPS)
+		p->n_steps++;
+	p->rows += (w.rows - p->rows) / p->n_steps;
+	p->seen += (w.seen - p->seen) / p->n_steps;
+	p->usec += (usec - p->usec) / p->n_steps;
 }
 
 /* In units of one row's. */

@@ -14,6 +14,7 @@ struct cost_work {
 struct cost {
 	struct cost_point {
 		double rows, seen, usec; /* running means; 0: no such step yet */
+		uint32_t n_steps;
 	} points[COST_POINTS];
 	double seen_usec; /* of one row that sees one position */
 	double told;      /* how much the steps so far have told about it */

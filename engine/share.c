@@ -8,8 +8,8 @@
  * where each row costs, as on a card, where the crowd mostly rides along for nothing.
  *
  * Prompts of the base come in chunks that let a step of its own streams take GAP times as long as
- * before there was a prompt, but for one that would take more than SLOWER times its time alone so;
- * prompts of others are paid for like their rows. */
+ * before there was a prompt, no longer, unless the prompt would take more than SLOWER times its
+ * time alone; prompts of others are paid for like their rows. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
@@ -179,24 +179,25 @@ static uint32_t rows_in_time(const struct share *at, const struct sequence *s, u
 	return low;
 }
 
-/* After the step is made up: how late it makes the prompts in it. */
-static void note_late(const struct share *at)
+/* After the step is made up: how late it makes the flow's prompts in it. */
+static void note_late(const struct share *at, const struct flow *f)
 {
 	double usec = cost_of(&at->e->cost, at->work);
 
 	for (struct sequence *s = at->e->running; s; s = s->next)
-		if (s->n_rows > 0 && sequence_in_prefill(s))
+		if (sequence_flow(s) == f && s->n_rows > 0 && sequence_in_prefill(s))
 			s->late_usec += usec - SLOWER * row_alone_usec(at->e, s) * s->n_rows;
 }
 
-/* Rows of the n that the sequence could have beside streams, for usec. */
+/* Rows of the n that the sequence could have beside streams: for usec, or as many more as it needs
+ * to be in time, but for no more than GAP times what the streams take now. */
 static uint32_t rows_beside(
 	const struct share *at, const struct sequence *s, double usec, uint32_t n)
 {
 	const struct cost *c = &at->e->cost;
 	double now = cost_of(c, at->work);
 	uint32_t rows = cost_rows(c, at->work, s->n_cached, usec, n);
-	uint32_t more = cost_rows(c, at->work, s->n_cached, GAP * now, n);
+	uint32_t more = cost_rows(c, at->work, s->n_cached, (GAP - 1) * now, n);
 
 	more = rows_in_time(at, s, more > 0 ? more : 1);
 	return rows > more ? rows : more;
@@ -301,5 +302,5 @@ void engine_share(struct engine *e)
 				take_owed(&at, f, cost * weight_of(f, k) / weight);
 		}
 	}
-	note_late(&at);
+	note_late(&at, base);
 }

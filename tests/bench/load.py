@@ -4,7 +4,8 @@
     load.py crowd    one uid's 32 batch requests beside another's single stream
     load.py prompt   a prompt of 4,000 tokens among four streams
 
-Runs are interleaved and ratios are printed, so that a busy machine distorts all alike. Root starts
+Runs are interleaved and ratios are printed, so that a busy machine distorts all alike; gaps it
+lengthens one by one: the worst of them means something beside nothing else only. Root starts
 the second uid's client in a child; others see one uid's two flows instead."""
 
 import argparse
