@@ -3,9 +3,10 @@
  * How they stand to each other differs a hundredfold between a processor and a card. So nothing is
  * assumed but that more costs more.
  *
- * Steps are remembered by size, and a step is told from those of its size: only for how much more
- * or less it sees than they did is seen_usec asked. An error in that is so seen quickly, and little
- * of it: the steps of a long prompt resemble those just before them. */
+ * Steps are remembered by size, and a step is told from those of its size: seen_usec is asked only
+ * for what it sees more or less than they did. So an error in it does little harm: the steps of a
+ * long prompt resemble those just before them.
+ */
 #include "engine/cost.h"
 
 #define MEAN_STEPS 16 /* steps that a running mean looks back on, at most */
