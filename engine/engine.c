@@ -130,6 +130,7 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 	if (!e->cache)
 		goto no_memory;
 	e->cache->saved_max_bytes = o->swap_bytes;
+	e->cost.window = w->model->config.attention.window;
 	*ret = e;
 	return 0;
 

@@ -28,7 +28,8 @@ struct engine {
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
-	bool batch_only; /* this step */
+	struct cost_work work; /* this step's */
+	bool batch_only;       /* it has no interactive rows */
 	struct engine_stats stats;
 
 	/* One step's batch. */

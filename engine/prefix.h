@@ -22,6 +22,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "engine/cost.h"
 #include "engine/kv.h"
 
 TAILQ_HEAD(prefix_list, prefix_node);
@@ -34,7 +35,7 @@ struct flow {
 	uint32_t n_running;
 	uint64_t served;              /* the last step that had rows of it */
 	uint32_t n_decode, n_prefill; /* sequences that want rows in this step */
-	uint32_t n_rows;              /* that it gets */
+	struct cost_work work;        /* that it gets */
 };
 
 /* What is charged to a uid. */

@@ -68,36 +68,42 @@ static int secure(struct engine *e, struct sequence *s)
 	}
 }
 
-/* What a page of a prompt costs in a full chunk; 0: not known. */
+/* What a page of a prompt's beginning costs in a full chunk; 0: not known. */
 static double page_usec(const struct engine *e)
 {
-	uint32_t n = e->options.prefill_tokens + 1;
+	const struct cost *c = &e->cost;
+	uint32_t n = e->options.prefill_tokens;
+	struct cost_work one = cost_add(c, (struct cost_work){0}, 0, 1);
 
-	if (e->cost.points[0].rows == 0)
+	if (c->points[0].rows == 0)
 		return 0;
-	return (cost_of(&e->cost, n) - cost_of(&e->cost, 1)) * KV_PAGE_TOKENS / (n - 1);
+	return (cost_of(c, cost_add(c, one, 0, n)) - cost_of(c, one)) * KV_PAGE_TOKENS / n;
 }
 
-/* Divides the step's cost: a flow is charged as its rows alone would cost, each of its sequences by
- * its rows. Returns all rows. */
-static uint32_t charge(struct engine *e)
+static struct cost_work with_rows_of(
+	const struct engine *e, struct cost_work w, const struct sequence *s)
 {
-	uint32_t n_rows = 0;
+	return cost_add(&e->cost, w, s->n_cached, s->n_rows);
+}
+
+/* Divides the step's cost: a flow is charged as its rows alone would cost, each of its sequences as
+ * its part of them. */
+static void charge(struct engine *e)
+{
+	const struct cost_work none = {0};
 
 	for (struct tenant *t = e->cache->tenants; t; t = t->next)
-		t->flows[0].n_rows = t->flows[1].n_rows = 0;
+		t->flows[0].work = t->flows[1].work = none;
+	e->work = none;
 	e->batch_only = true;
 	for (const struct sequence *s = e->running; s; s = s->next) {
-		sequence_flow(s)->n_rows += s->n_rows;
-		n_rows += s->n_rows;
+		sequence_flow(s)->work = with_rows_of(e, sequence_flow(s)->work, s);
+		e->work = with_rows_of(e, e->work, s);
 		if (s->n_rows > 0 && !s->job->batch_priority)
 			e->batch_only = false;
 	}
 	for (struct sequence *s = e->running; s; s = s->next)
-		if (s->n_rows > 0)
-			s->cost = cost_of(&e->cost, sequence_flow(s)->n_rows) * s->n_rows /
-				  sequence_flow(s)->n_rows;
-	return n_rows;
+		s->cost = cost_part(&e->cost, sequence_flow(s)->work, with_rows_of(e, none, s));
 }
 
 int engine_plan(struct engine *e)
@@ -117,5 +123,6 @@ int engine_plan(struct engine *e)
 			return r;
 		s = e->running; /* it may have gone, and others */
 	}
-	return (int)charge(e);
+	charge(e);
+	return (int)e->work.rows;
 }

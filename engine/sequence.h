@@ -32,6 +32,7 @@ struct sequence {
 	uint32_t told_position; /* last queue place told; UINT32_MAX: none */
 	uint64_t started_usec, prefilled_usec, first_token_usec; /* CLOCK_MONOTONIC; 0: not yet */
 	uint64_t device_usec; /* its share of the steps so far, by rows */
+	double late_usec;     /* of its prompt so far, beyond what it may take (share.c) */
 	struct reply reply;
 
 	/* A score job's. */
@@ -45,6 +46,7 @@ struct sequence {
 	double cost;          /* its part of the cost of the step, in any unit */
 	uint64_t served;      /* the last step that had rows of it */
 	uint64_t secured;     /* the last step that it had the pages for */
+	uint32_t settled;     /* n_cached when it last generated beside no prompt of its flow */
 	uint32_t first_logit; /* index of its first logit row */
 	uint32_t n_logits;
 };

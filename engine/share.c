@@ -7,13 +7,15 @@
  * the next step. So a crowd slows a single stream down by its share and no more, on a processor,
  * where each row costs, as on a card, where the crowd mostly rides along for nothing.
  *
- * Prompts of the base come in chunks that let a step of its own streams take GAP times as long, no
- * longer; prompts of others are paid for like their rows. */
+ * Prompts of the base come in chunks that let a step of its own streams take GAP times as long as
+ * before there was a prompt, no longer, unless the prompt would take more than SLOWER times its
+ * time alone; prompts of others are paid for like their rows. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
 
-#define GAP 2.5
+#define GAP    2.6
+#define SLOWER 2.4
 
 /* An interactive flow counts so many times a batch one. */
 #define INTERACTIVE_WEIGHT 3
@@ -22,14 +24,11 @@
  * steps: somebody waits for a first token. */
 #define PATIENCE_STEPS 8
 
-/* Prompt rows of a step at least, where the base has a prompt. */
-#define CHUNK_MIN 4
-
 struct share {
 	struct engine *e;
-	uint32_t n_rows;    /* so far */
-	uint32_t prefill;   /* prompt rows left of options.prefill_tokens */
-	uint32_t echo_rows; /* rows left whose logits can be kept for echo */
+	struct cost_work work; /* so far */
+	uint32_t prefill;      /* prompt rows left of options.prefill_tokens */
+	uint32_t echo_rows;    /* rows left whose logits can be kept for echo */
 };
 
 static double weight_of(const struct flow *f, bool batch)
@@ -60,6 +59,9 @@ static void count(struct engine *e)
 			sequence_flow(s)->n_decode++;
 		}
 	}
+	for (struct sequence *s = e->running; s; s = s->next)
+		if (!sequence_in_prefill(s) && (sequence_flow(s)->n_prefill == 0 || !s->settled))
+			s->settled = s->n_cached;
 }
 
 /* Is a a better base than b? */
@@ -88,10 +90,12 @@ static struct flow *choose_base(const struct engine *e, bool *ret_batch)
 
 static void take(struct share *at, struct sequence *s, uint32_t n)
 {
+	struct cost_work with = cost_add(&at->e->cost, at->work, s->n_cached, n);
+
 	s->n_rows = n;
-	s->cost = cost_of(&at->e->cost, at->n_rows + n) - cost_of(&at->e->cost, at->n_rows);
+	s->cost = cost_of(&at->e->cost, with) - cost_of(&at->e->cost, at->work);
 	s->served = sequence_flow(s)->served = at->e->steps;
-	at->n_rows += n;
+	at->work = with;
 }
 
 /* All that generate, or those that the flow is owed, who waited longest first. */
@@ -106,7 +110,7 @@ static void take_decode(struct share *at, struct flow *f, bool all)
 			if (sequence_flow(s) == f && !s->paused_usec && s->n_rows == 0 &&
 				!sequence_in_prefill(s) && (!next || s->served < next->served))
 				next = s;
-		if (!next || (!all && cost_rows(cost, at->n_rows, f->owed, 1) == 0))
+		if (!next || (!all && cost_rows(cost, at->work, next->n_cached, f->owed, 1) == 0))
 			return;
 		take(at, next, 1);
 		if (!all)
@@ -147,8 +151,61 @@ static uint32_t chunk(const struct share *at, const struct sequence *s, uint32_t
 	return n < untold + at->echo_rows ? n : untold + at->echo_rows;
 }
 
-/* At most n prompt rows of the flow, by rank; with `paid`, no more than it is owed. */
-static void take_prefill(struct share *at, struct flow *f, uint32_t n, bool paid)
+/* What a row of the prompt, at its turn, costs in a full chunk alone. */
+static double row_alone_usec(const struct engine *e, const struct sequence *s)
+{
+	const uint32_t full = e->options.prefill_tokens;
+	struct cost_work none = {0};
+
+	return cost_of(&e->cost, cost_add(&e->cost, none, s->n_cached, full)) / full;
+}
+
+/* The fewest rows of a prompt, up to `most`, with which it is not SLOWER times as long on its way,
+ * after this step, as alone. */
+static uint32_t rows_in_time(const struct share *at, const struct sequence *s, uint32_t most)
+{
+	const struct cost *c = &at->e->cost;
+	double row = SLOWER * row_alone_usec(at->e, s);
+	uint32_t low = 1, high = most;
+
+	while (low < high) {
+		uint32_t n = low + (high - low) / 2;
+
+		if (s->late_usec + cost_of(c, cost_add(c, at->work, s->n_cached, n)) <= row * n)
+			high = n;
+		else
+			low = n + 1;
+	}
+	return low;
+}
+
+/* After the step is made up: how late it makes the flow's prompts in it. */
+static void note_late(const struct share *at, const struct flow *f)
+{
+	double usec = cost_of(&at->e->cost, at->work);
+
+	for (struct sequence *s = at->e->running; s; s = s->next)
+		if (sequence_flow(s) == f && s->n_rows > 0 && sequence_in_prefill(s))
+			s->late_usec += usec - SLOWER * row_alone_usec(at->e, s) * s->n_rows;
+}
+
+/* Rows of the n that the sequence could have beside streams: for usec, or as many more as it needs
+ * to be in time, but for no more than GAP times what the streams take now. */
+static uint32_t rows_beside(
+	const struct share *at, const struct sequence *s, double usec, uint32_t n)
+{
+	const struct cost *c = &at->e->cost;
+	double now = cost_of(c, at->work);
+	uint32_t rows = cost_rows(c, at->work, s->n_cached, usec, n);
+	uint32_t more = cost_rows(c, at->work, s->n_cached, (GAP - 1) * now, n);
+
+	more = rows_in_time(at, s, more > 0 ? more : 1);
+	return rows > more ? rows : more;
+}
+
+/* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
+ * afterwards; NULL: whatever they cost. With `beside`, the first as rows_beside(). */
+static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool beside)
 {
 	for (struct sequence *s = at->e->running; s && n > 0; s = s->next) {
 		uint32_t rows;
@@ -157,31 +214,45 @@ static void take_prefill(struct share *at, struct flow *f, uint32_t n, bool paid
 			!sequence_in_prefill(s) || made_by_another(at->e, s))
 			continue;
 		rows = chunk(at, s, n);
-		if (paid)
-			rows = cost_rows(&at->e->cost, at->n_rows, f->owed, rows);
+		if (usec && beside && rows > 0)
+			rows = rows_beside(at, s, *usec, rows);
+		else if (usec)
+			rows = cost_rows(&at->e->cost, at->work, s->n_cached, *usec, rows);
 		if (rows == 0)
 			continue;
+		beside = false;
 		if (sequence_echoes(s))
 			at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
 		take(at, s, rows);
 		at->prefill -= rows;
 		n -= rows;
-		if (paid)
-			f->owed -= s->cost;
+		if (usec)
+			*usec -= s->cost;
 	}
 }
 
 /* The part of one who is not the base. */
 static void take_owed(struct share *at, struct flow *f, double earned)
 {
-	double most = 2 * earned + cost_of(&at->e->cost, at->n_rows + 1) -
-		      cost_of(&at->e->cost, at->n_rows);
+	struct cost_work more = cost_add(&at->e->cost, at->work, 0, 1);
+	double most = 2 * earned + cost_of(&at->e->cost, more) - cost_of(&at->e->cost, at->work);
 
 	f->owed += earned;
 	if (f->owed > most)
 		f->owed = most;
 	take_decode(at, f, false);
-	take_prefill(at, f, at->prefill, true);
+	take_prefill(at, f, at->prefill, &f->owed, false);
+}
+
+/* What the flow's streams took in a step before there was a prompt beside them. */
+static double settled_usec(const struct share *at, const struct flow *f)
+{
+	struct cost_work w = {0};
+
+	for (const struct sequence *s = at->e->running; s; s = s->next)
+		if (sequence_flow(s) == f && s->n_rows > 0)
+			w = cost_add(&at->e->cost, w, s->settled, 1);
+	return cost_of(&at->e->cost, w);
 }
 
 static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
@@ -189,18 +260,18 @@ static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 	uint32_t n = n_prefill < at->prefill ? at->prefill / (n_prefill ? n_prefill : 1) : 1;
 
 	take_decode(at, f, true);
-	if (at->n_rows > 0) {
-		double usec = (GAP - 1) * cost_of(&at->e->cost, at->n_rows);
+	if (at->work.rows > 0) {
+		double usec = GAP * settled_usec(at, f) - cost_of(&at->e->cost, at->work);
 
-		n = cost_rows(&at->e->cost, at->n_rows, usec, at->prefill);
-		n = n > CHUNK_MIN ? n : CHUNK_MIN;
+		take_prefill(at, f, at->prefill, &usec, true);
+	} else {
+		take_prefill(at, f, n, NULL, false);
 	}
-	take_prefill(at, f, n, false);
 }
 
 void engine_share(struct engine *e)
 {
-	struct share at = {e, 0, e->options.prefill_tokens, ECHO_ROWS};
+	struct share at = {e, {0}, e->options.prefill_tokens, ECHO_ROWS};
 	struct flow *base;
 	uint32_t n_prefill = 0;
 	bool batch = false;
@@ -216,7 +287,7 @@ void engine_share(struct engine *e)
 		n_prefill += t->flows[batch].n_prefill > 0;
 	take_base(&at, base, n_prefill);
 	base->owed = 0;
-	cost = cost_of(&e->cost, at.n_rows);
+	cost = cost_of(&e->cost, at.work);
 	weight = weight_of(base, batch);
 	for (int k = 0; k < 2; k++) {
 		for (struct tenant *t = e->cache->tenants; t; t = t->next) {
@@ -231,4 +302,5 @@ void engine_share(struct engine *e)
 				take_owed(&at, f, cost * weight_of(f, k) / weight);
 		}
 	}
+	note_late(&at, base);
 }

@@ -222,7 +222,7 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 	struct sequence *next;
 	double cost = 0;
 
-	cost_note(&e->cost, n_rows, step_usec);
+	cost_note(&e->cost, e->work, step_usec);
 	for (struct sequence *s = e->running; s; s = s->next) {
 		cost += s->n_rows > 0 ? s->cost : 0;
 		n_sequences += s->n_rows > 0;

@@ -28,7 +28,9 @@
 #define KV_HEADS 2
 #define HEAD_DIM 8
 #endif
-#define CONTEXT  512
+#ifndef CONTEXT
+#define CONTEXT 512
+#endif
 #define JOBS_MAX 64
 
 /* The model, made here: no file, no tokenizer. */
