@@ -2,9 +2,9 @@
  *
  * Rows of one sequence are cut into tiles; a tile's queries of one KV head (its rows times the
  * heads that share that KV head) meet one block of 128 positions after the other, each key and
- * value read once for all of them. Where tiles are fewer than threads can use (decode), the blocks
- * of a tile are computed apart and merged afterwards, in the same ascending order by the same
- * arithmetic: the bits are the same either way. */
+ * value read once for all of them. Where tiles are too few or too unlike for the threads to share
+ * (decode), the blocks of a tile are computed apart and merged afterwards, in the same ascending
+ * order by the same arithmetic: the bits are the same either way. */
 #include "kernels/cpu/cpu.h"
 
 #include <assert.h>
@@ -13,7 +13,9 @@
 
 #define BLOCK_PAGES  (ATTENTION_BLOCK / KV_PAGE_TOKENS)
 #define TILE_QUERIES 32                 /* aimed at */
+#define TILE_SMALL   16                 /* where that leaves threads idle */
 #define PARTIALS_MAX ((size_t)64 << 20) /* bytes of blocks computed apart */
+#define SERIAL_MERGE 512                /* blocks x queries that the caller alone merges */
 
 struct tile {
 	uint32_t row, n_rows; /* of one sequence */
@@ -32,6 +34,7 @@ struct attention_run {
 	uint32_t group;   /* heads that share a KV head */
 	uint32_t queries; /* most of a tile */
 	uint32_t n_tiles;
+	uint64_t work; /* blocks that rows see, of all rows */
 	struct tile *tiles;
 	float *partials; /* [items][queries][2 + padded_dim], NULL: not apart */
 };
@@ -147,13 +150,13 @@ static void attend_block(const struct attention_run *r, const struct tile *t, ui
 	r->cpu->isa.attend(&a);
 }
 
-/* The merged results divided by their sums, to y. */
-static void results_store(
-	const struct attention_run *r, const struct tile *t, uint32_t of, const struct workspace *w)
+/* The merged results of queries begin … end - 1, divided by their sums, to y. */
+static void results_store(const struct attention_run *r, const struct tile *t, uint32_t of,
+	uint32_t begin, uint32_t end, const struct workspace *w)
 {
 	const uint32_t dim = r->shape->head_dim;
 
-	for (uint32_t i = 0; i < t->n_rows * r->group; i++) {
+	for (uint32_t i = begin; i < end; i++) {
 		const size_t row = t->row + i / r->group, head = of * r->group + i % r->group;
 		const float *all = w->all + (size_t)i * r->kv->padded_dim;
 		float *y = r->y + (row * r->shape->n_heads + head) * dim;
@@ -164,14 +167,14 @@ static void results_store(
 	}
 }
 
-static void merge_all(const struct attention_run *r, uint32_t n, const struct workspace *w,
+/* Query i of the tile: one more block. */
+static void merge_query(const struct attention_run *r, uint32_t i, const struct workspace *w,
 	const float *max, const float *sum, const float *out)
 {
 	const size_t dim = r->kv->padded_dim;
 
-	for (uint32_t i = 0; i < n; i++)
-		r->cpu->isa.merge(&w->all_max[i], &w->all_sum[i], w->all + i * dim, max[i], sum[i],
-			out + i * dim, (uint32_t)dim);
+	r->cpu->isa.merge(&w->all_max[i], &w->all_sum[i], w->all + i * dim, max[i], sum[i],
+		out + i * dim, (uint32_t)dim);
 }
 
 /* Item: (tile, KV head), all blocks. */
@@ -189,9 +192,10 @@ static void attend_tiles(void *arg, struct pool_range range)
 		memset(w.all_sum, 0, n * sizeof(float));
 		for (uint32_t block = t->first; block <= t->last; block++) {
 			attend_block(r, t, head, block, &w);
-			merge_all(r, n, &w, w.max, w.sum, w.out);
+			for (uint32_t i = 0; i < n; i++)
+				merge_query(r, i, &w, w.max, w.sum, w.out);
 		}
-		results_store(r, t, head, &w);
+		results_store(r, t, head, 0, n, &w);
 	}
 }
 
@@ -200,11 +204,10 @@ static float *partial_at(const struct attention_run *r, uint32_t item)
 	return r->partials + (size_t)item * r->queries * (2 + r->kv->padded_dim);
 }
 
-/* Item: (tile, block, KV head). */
+/* Item: (tile, KV head, block). */
 static void attend_apart(void *arg, struct pool_range range)
 {
 	const struct attention_run *r = arg;
-	const uint32_t heads = r->shape->n_kv_heads;
 	struct workspace w = workspace_at(r, range.thread);
 	uint32_t at = 0;
 
@@ -212,48 +215,67 @@ static void attend_apart(void *arg, struct pool_range range)
 		while (at + 1 < r->n_tiles && r->tiles[at + 1].item <= item)
 			at++;
 		const struct tile *t = &r->tiles[at];
-		const uint32_t head = (item - t->item) % heads;
-		const uint32_t block = t->first + (item - t->item) / heads;
+		const uint32_t blocks = t->last - t->first + 1;
+		const uint32_t head = (item - t->item) / blocks, block = (item - t->item) % blocks;
 
 		w.max = partial_at(r, item);
 		w.sum = w.max + r->queries;
 		w.out = w.sum + r->queries;
-		queries_load(r, t, head, t->n_rows * r->group, w.q);
-		attend_block(r, t, head, block, &w);
+		if (block == 0 || item == range.begin)
+			queries_load(r, t, head, t->n_rows * r->group, w.q);
+		attend_block(r, t, head, t->first + block, &w);
 	}
 }
 
-/* Item: (tile, KV head): its blocks' results, ascending. */
+/* Item: (row, KV head): its blocks' results, ascending. */
 static void merge_apart(void *arg, struct pool_range range)
 {
 	const struct attention_run *r = arg;
 	const uint32_t heads = r->shape->n_kv_heads;
 	const struct workspace w = workspace_at(r, range.thread);
+	uint32_t at = 0;
 
 	for (uint32_t item = range.begin; item < range.end; item++) {
-		const struct tile *t = &r->tiles[item / heads];
-		const uint32_t head = item % heads, n = t->n_rows * r->group;
+		const uint32_t row = item / heads, head = item % heads;
 
-		memset(w.all_sum, 0, n * sizeof(float));
-		for (uint32_t block = t->first; block <= t->last; block++) {
-			const float *max = partial_at(
-				r, t->item + (block - t->first) * heads + head);
+		while (at + 1 < r->n_tiles && r->tiles[at + 1].row <= row)
+			at++;
+		const struct tile *t = &r->tiles[at];
+		const uint32_t begin = (row - t->row) * r->group, end = begin + r->group;
+		const uint32_t blocks = t->last - t->first + 1;
 
-			merge_all(r, n, &w, max, max + r->queries, max + 2 * (size_t)r->queries);
+		memset(w.all_sum + begin, 0, r->group * sizeof(float));
+		for (uint32_t block = 0; block < blocks; block++) {
+			const float *max = partial_at(r, t->item + head * blocks + block);
+
+			for (uint32_t i = begin; i < end; i++)
+				merge_query(r, i, &w, max, max + r->queries,
+					max + 2 * (size_t)r->queries);
 		}
-		results_store(r, t, head, &w);
+		results_store(r, t, head, begin, end, &w);
 	}
 }
 
-/* Cuts the batch into tiles of at most n_rows rows of one sequence; returns their number. */
-static uint32_t tiles_cut(const struct attention_run *r, uint32_t n_rows, struct tile *tiles)
+static uint32_t tile_rows(const struct attention_run *r, uint32_t queries)
+{
+	return r->group >= queries ? 1 : queries / r->group;
+}
+
+/* Cuts the batch into tiles of at most so many queries, of one sequence each; *ret_shared tells
+ * whether the threads can share them evenly. Returns the number of items when computed apart. */
+static uint32_t tiles_cut(struct attention_run *r, uint32_t queries, bool *ret_shared)
 {
 	const struct batch *batch = r->batch;
-	uint32_t n = 0, item = 0;
+	const uint32_t n_rows = tile_rows(r, queries);
+	uint64_t most = 0;
+	uint32_t item = 0;
 
-	for (uint32_t row = 0; row < batch->n_rows; n++) {
-		struct tile *t = &tiles[n];
+	r->n_tiles = 0;
+	r->work = 0;
+	for (uint32_t row = 0; row < batch->n_rows; r->n_tiles++) {
+		struct tile *t = &r->tiles[r->n_tiles];
 		uint32_t end = row + 1;
+		uint64_t work;
 
 		while (end < batch->n_rows && end - row < n_rows &&
 			batch->slots[end] == batch->slots[row])
@@ -264,9 +286,15 @@ static uint32_t tiles_cut(const struct attention_run *r, uint32_t n_rows, struct
 		t->last = batch->positions[end - 1] / ATTENTION_BLOCK;
 		t->item = item;
 		item += (t->last - t->first + 1) * r->shape->n_kv_heads;
+		work = (uint64_t)t->n_rows * (t->last - t->first + 1);
+		most = work > most ? work : most;
+		r->work += work;
 		row = end;
 	}
-	return n;
+	/* A thread's share is at least three of the largest. */
+	*ret_shared = r->cpu->threads == 1 ||
+		      r->work * r->shape->n_kv_heads >= 3 * most * r->cpu->threads;
+	return item;
 }
 
 int cpu_attention(struct backend *b, const struct batch *batch, const struct attention_shape *shape,
@@ -280,15 +308,15 @@ int cpu_attention(struct backend *b, const struct batch *batch, const struct att
 		.kv = kv,
 		.layer = layer,
 		.group = shape->n_heads / shape->n_kv_heads};
-	const uint32_t rows = run.group >= TILE_QUERIES ? 1 : TILE_QUERIES / run.group;
 	const size_t tiles_bytes = ((size_t)batch->n_rows * sizeof(struct tile) + 63) / 64 * 64;
 	size_t partials_bytes;
 	uint32_t items;
+	bool shared;
 	int r;
 
 	if (batch->n_rows == 0)
 		return 0;
-	run.queries = rows * run.group;
+	run.queries = tile_rows(&run, TILE_QUERIES) * run.group;
 	r = cpu_scratch(run.cpu, workspace_bytes(&run));
 	if (r < 0)
 		return r;
@@ -296,13 +324,13 @@ int cpu_attention(struct backend *b, const struct batch *batch, const struct att
 	if (r < 0)
 		return r;
 	run.tiles = (struct tile *)(void *)run.cpu->arena;
-	run.n_tiles = tiles_cut(&run, rows, run.tiles);
-	items = run.tiles[run.n_tiles - 1].item +
-		(run.tiles[run.n_tiles - 1].last - run.tiles[run.n_tiles - 1].first + 1) *
-			shape->n_kv_heads;
+	items = tiles_cut(&run, TILE_QUERIES, &shared);
+	if (!shared)
+		items = tiles_cut(&run, TILE_SMALL, &shared);
+	if (!shared)
+		items = tiles_cut(&run, TILE_QUERIES, &shared);
 	partials_bytes = (size_t)items * run.queries * (2 + kv->padded_dim) * sizeof(float);
-	if (run.cpu->threads == 1 || run.n_tiles * shape->n_kv_heads >= 4 * run.cpu->threads ||
-		items == run.n_tiles * shape->n_kv_heads || partials_bytes > PARTIALS_MAX) {
+	if (shared || items == run.n_tiles * shape->n_kv_heads || partials_bytes > PARTIALS_MAX) {
 		pool_run(run.cpu->pool, attend_tiles, &run, run.n_tiles * shape->n_kv_heads, 1);
 		return 0;
 	}
@@ -310,9 +338,12 @@ int cpu_attention(struct backend *b, const struct batch *batch, const struct att
 	if (r < 0)
 		return r;
 	run.tiles = (struct tile *)(void *)run.cpu->arena; /* the arena may have moved */
-	tiles_cut(&run, rows, run.tiles);
+	tiles_cut(&run, TILE_QUERIES, &shared);
 	run.partials = (float *)(void *)(run.cpu->arena + tiles_bytes);
-	pool_run(run.cpu->pool, attend_apart, &run, items, 1);
-	merge_apart(&run, (struct pool_range){0, run.n_tiles * shape->n_kv_heads, 0});
+	pool_run(run.cpu->pool, attend_apart, &run, items, 4);
+	if (run.work * shape->n_heads <= SERIAL_MERGE)
+		merge_apart(&run, (struct pool_range){0, batch->n_rows * shape->n_kv_heads, 0});
+	else
+		pool_run(run.cpu->pool, merge_apart, &run, batch->n_rows * shape->n_kv_heads, 1);
 	return 0;
 }

@@ -221,9 +221,8 @@ static void attend(const struct cpu_attend *a)
 static void merge(float *max, float *sum, float *out, float block_max, float block_sum,
 	const float *block_out, uint32_t padded_dim)
 {
-	const float top = *max > block_max ? *max : block_max;
-	struct vf old, new;
-	float scales[16];
+	const bool higher = block_max > *max;
+	float lower[16], old, new;
 
 	if (block_sum == 0.0f)
 		return;
@@ -233,14 +232,12 @@ static void merge(float *max, float *sum, float *out, float block_max, float blo
 		memcpy(out, block_out, padded_dim * sizeof(float));
 		return;
 	}
-	vf_store(scales, vf_exp(vf_set1(*max - top)));
-	old = vf_set1(scales[0]);
-	*sum *= scales[0];
-	vf_store(scales, vf_exp(vf_set1(block_max - top)));
-	new = vf_set1(scales[0]);
-	*sum += block_sum * scales[0];
-	*max = top;
+	vf_store(lower, vf_exp(vf_set1(higher ? *max - block_max : block_max - *max)));
+	old = higher ? lower[0] : 1.0f;
+	new = higher ? 1.0f : lower[0];
+	*max = higher ? block_max : *max;
+	*sum = *sum * old + block_sum * new;
 	for (uint32_t d = 0; d < padded_dim; d += 16)
-		vf_store(out + d,
-			vf_fma(vf_load(block_out + d), new, vf_mul(vf_load(out + d), old)));
+		vf_store(out + d, vf_fma(vf_load(block_out + d), vf_set1(new),
+					  vf_mul(vf_load(out + d), vf_set1(old))));
 }

@@ -167,9 +167,10 @@ struct block_acts {
 	const int32_t *init;
 };
 
-/* acc [nc] += one block of 32 columns. */
+/* acc [nc] += one block of 32 columns; with `keep` its unpacked values to kept [8][64], too. */
 LANE void block_add(const int values, const bool is_byte, const int scales, const int nc,
-	const uint8_t *p, const struct block_scales *s, const struct block_acts *x, struct vf *acc)
+	const bool keep, const uint8_t *p, const struct block_scales *s, const struct block_acts *x,
+	struct vf *acc, uint8_t *kept)
 {
 	struct vf part[TILE_COLS];
 	const struct lines lines = LINES_HELD && nc == 1 && SCALES_BLOCKS(scales) == 8 &&
@@ -188,6 +189,8 @@ LANE void block_add(const int values, const bool is_byte, const int scales, cons
 		for (int j = 4 * h; j < 4 * h + 4; j++) {
 			const struct vi w = values_unpack(values, &lines, j);
 
+			if (keep)
+				vi_store(kept + 64 * j, w);
 #pragma GCC unroll 8
 			for (int c = 0; c < nc; c++) {
 				const int32_t v = four_bytes(x->q + 4 * (j * nc + c));
@@ -215,18 +218,27 @@ LANE void block_add(const int values, const bool is_byte, const int scales, cons
 	}
 }
 
-LANE struct block_acts acts_at(
-	const struct cpu_acts *a, const int32_t *init, uint32_t c0, uint32_t nc, uint32_t b)
+/* Of the tile at column c0, its first block; then one block after the other. */
+LANE struct block_acts acts_at(const struct cpu_acts *a, const int32_t *init, uint32_t c0)
 {
 	const size_t c = c0;
 
 	return (struct block_acts){
-		.q = a->q + c * a->cols + (size_t)b * 32 * nc,
-		.scale = a->scale + c * (a->cols / 16) + (size_t)b * 2 * nc,
-		.sum16 = a->sum16 + c * (a->cols / 16) + (size_t)b * 2 * nc,
-		.sum32 = a->sum32 + c * (a->cols / 32) + (size_t)b * nc,
-		.init = init + c * (a->cols / 16) + (size_t)b * 2 * nc,
+		.q = a->q + c * a->cols,
+		.scale = a->scale + c * (a->cols / 16),
+		.sum16 = a->sum16 + c * (a->cols / 16),
+		.sum32 = a->sum32 + c * (a->cols / 32),
+		.init = init + c * (a->cols / 16),
 	};
+}
+
+LANE void acts_next(struct block_acts *x, const int nc)
+{
+	x->q += 32 * nc;
+	x->scale += 2 * nc;
+	x->sum16 += 2 * nc;
+	x->sum32 += nc;
+	x->init += 2 * nc;
 }
 
 LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
@@ -235,42 +247,6 @@ LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
 		if (a->zeros[i] == zero)
 			return a->init[i];
 	return a->init[0]; /* types with a minimum read none */
-}
-
-/* A whole group straight from the packed planes: each weight is read once for nc columns. */
-LANE void fused(const int values, const int scales, const int nc, const struct weight *w,
-	uint32_t g, const struct cpu_acts *a, float *out)
-{
-	const uint8_t *record = layout_group(w, g);
-	const uint32_t blocks = w->cols / 32;
-	const int32_t *init = acts_init(a, w->layout.zero);
-	struct vf acc[TILE_COLS];
-
-	for (int c = 0; c < nc; c++)
-		acc[c] = vf_set1(0);
-	for (uint32_t b = 0; b < blocks; record += RECORD_BYTES(values, scales)) {
-		const struct record_scales rs = record_load(scales, record);
-		const uint8_t *block = record + SCALES_BYTES(scales);
-		struct block_scales all[8], bs;
-
-		/* A record's first, then its blocks: in turns they cost a third of the speed. */
-		for (uint32_t i = 0; SCALES_BLOCKS(scales) == 8 && i < 8; i++)
-			all[i] = scales_load(scales, record, &rs, i);
-		for (uint32_t i = 0; i < SCALES_BLOCKS(scales) && b < blocks; i++, b++) {
-			const struct block_acts x = acts_at(a, init, 0, (uint32_t)nc, b);
-
-			if (SCALES_BLOCKS(scales) == 8)
-				bs = all[i];
-			else
-				bs = scales_load(scales, record, &rs, i);
-			if (nc == 1)
-				__builtin_prefetch(x.q + ACTS_AHEAD);
-			block_add(values, values_byte(values), scales, nc, block, &bs, &x, acc);
-			block += VALUES_BYTES(values);
-		}
-	}
-	for (int c = 0; c < nc; c++)
-		vf_store(out + 16 * c, acc[c]);
 }
 
 /* A group unpacked to bytes and f32 scales, to be read once per tile of columns. */
@@ -287,38 +263,65 @@ LANE struct panel panel_at(void *scratch, uint32_t cols)
 	return (struct panel){values, d, d + cols};
 }
 
-LANE void panel_fill(
-	const int values, const int scales, const struct weight *w, uint32_t g, struct panel to)
+/* A whole group straight from the packed planes: each weight is read once for nc columns. Where
+ * more columns follow, the unpacked group is left in a panel for them: to unpack apart from the
+ * products costs as much as six columns, for the memory and the stores then wait for each other. */
+LANE void fused(const int values, const int scales, const int nc, const bool keep,
+	const struct weight *w, uint32_t g, const struct cpu_acts *a, struct panel to, float *out)
 {
-	const uint8_t *group = layout_group(w, g);
-	const int halves = scales_per16(scales) ? 2 : 1;
+	const uint8_t *record = layout_group(w, g);
+	const uint32_t blocks = w->cols / 32;
+	struct block_acts x = acts_at(a, acts_init(a, w->layout.zero), 0);
+	struct vf acc[TILE_COLS];
 
-	for (uint32_t b = 0; b < w->cols / 32; b++) {
-		const struct block_scales bs = scales_of(values, scales, group, b);
-		const struct lines lines = {.p = layout_block(values, scales, group, b)};
+#pragma GCC unroll 8
+	for (int c = 0; c < nc; c++)
+		acc[c] = vf_set1(0);
+	for (uint32_t b = 0; b < blocks; record += RECORD_BYTES(values, scales)) {
+		const struct record_scales rs = record_load(scales, record);
+		const uint8_t *block = record + SCALES_BYTES(scales);
+		struct block_scales all[8], bs;
 
-		for (int j = 0; j < 8; j++)
-			vi_store(to.values + ((size_t)b * 8 + (size_t)j) * 64,
-				values_unpack(values, &lines, j));
-		for (int h = 0; h < halves; h++) {
-			vf_store(to.d + (b * (size_t)halves + (size_t)h) * 16, bs.d[h]);
-			if (scales_min(scales))
-				vf_store(to.m + (b * (size_t)halves + (size_t)h) * 16, bs.m[h]);
+		/* A record's first, then its blocks: in turns they cost a third of the speed. */
+		for (uint32_t i = 0; SCALES_BLOCKS(scales) == 8 && i < 8; i++)
+			all[i] = scales_load(scales, record, &rs, i);
+		for (uint32_t i = 0; i < SCALES_BLOCKS(scales) && b < blocks; i++, b++) {
+			if (SCALES_BLOCKS(scales) == 8)
+				bs = all[i];
+			else
+				bs = scales_load(scales, record, &rs, i);
+			for (int h = 0; keep && h < (scales_per16(scales) ? 2 : 1); h++) {
+				vf_store(to.d, bs.d[h]);
+				if (scales_min(scales))
+					vf_store(to.m, bs.m[h]);
+				to.d += 16;
+				to.m += 16;
+			}
+			if (nc == 1)
+				__builtin_prefetch(x.q + ACTS_AHEAD);
+			block_add(values, values_byte(values), scales, nc, keep, block, &bs, &x,
+				acc, to.values);
+			acts_next(&x, nc);
+			to.values += keep ? 512 : 0;
+			block += VALUES_BYTES(values);
 		}
 	}
+#pragma GCC unroll 8
+	for (int c = 0; c < nc; c++)
+		vf_store(out + 16 * c, acc[c]);
 }
 
 LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct panel from,
 	uint32_t zero, const struct cpu_acts *a, uint32_t c0, float *out)
 {
-	const int32_t *init = acts_init(a, zero);
 	const size_t halves = scales_per16(scales) ? 2 : 1;
+	struct block_acts x = acts_at(a, acts_init(a, zero), c0);
 	struct vf acc[TILE_COLS];
 
+#pragma GCC unroll 8
 	for (int c = 0; c < nc; c++)
 		acc[c] = vf_set1(0);
 	for (uint32_t b = 0; b < a->cols / 32; b++) {
-		const struct block_acts x = acts_at(a, init, c0, (uint32_t)nc, b);
 		struct block_scales bs;
 
 		for (size_t h = 0; h < halves; h++) {
@@ -326,9 +329,11 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 			if (scales_min(scales))
 				bs.m[h] = vf_load(from.m + (b * halves + h) * 16);
 		}
-		block_add(VALUES_PANEL, is_byte, scales, nc, from.values + (size_t)b * 512, &bs, &x,
-			acc);
+		block_add(VALUES_PANEL, is_byte, scales, nc, false, from.values + (size_t)b * 512,
+			&bs, &x, acc, NULL);
+		acts_next(&x, nc);
 	}
+#pragma GCC unroll 8
 	for (int c = 0; c < nc; c++)
 		vf_store(out + 16 * c, acc[c]);
 }
@@ -343,12 +348,6 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 	f(1, ##__VA_ARGS__) f(2, ##__VA_ARGS__) f(3, ##__VA_ARGS__) f(4, ##__VA_ARGS__)
 #else
 #define EACH_TILE(f, ...) f(1, ##__VA_ARGS__) f(2, ##__VA_ARGS__)
-#endif
-#if TILE_FUSED == 4
-#define EACH_FUSED(f, ...)                                                                         \
-	f(1, ##__VA_ARGS__) f(2, ##__VA_ARGS__) f(3, ##__VA_ARGS__) f(4, ##__VA_ARGS__)
-#else
-#define EACH_FUSED(f, ...) f(1, ##__VA_ARGS__) f(2, ##__VA_ARGS__)
 #endif
 
 /* Each loop nest is a function of its own, NAME_COLUMNS, that the profiler and the test of
@@ -370,7 +369,7 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 	EACH_TILE(TILE_LOOP, name, is_byte, scales)                                                \
 	static void name(struct panel from, uint32_t zero, const struct cpu_acts *a, float *out)   \
 	{                                                                                          \
-		for (uint32_t c0 = 0; c0 < a->n; c0 += TILE_COLS) {                                \
+		for (uint32_t c0 = TILE_COLS; c0 < a->n; c0 += TILE_COLS) {                        \
 			switch (a->n - c0 < TILE_COLS ? a->n - c0 : TILE_COLS) {                   \
 				EACH_TILE(TILE_CASE, name)                                         \
 			}                                                                          \
@@ -386,24 +385,34 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 #define FUSED_LOOP(nc, name, values, scales)                                                       \
 	LOOP name##_##nc(const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out) \
 	{                                                                                          \
-		fused(values, scales, nc, w, g, a, out);                                           \
+		fused(values, scales, nc, false, w, g, a, (struct panel){0}, out);                 \
 	}
 #define FUSED_CASE(nc, name)                                                                       \
-	case nc: name##_##nc(w, g, a, out); return;
+	case nc:                                                                                   \
+		name##_##nc(w, g, a, out);                                                         \
+		return;
+
+#define KEEP_NAME(name, nc) name##_keep_##nc
+#define KEEP(name, nc)      KEEP_NAME(name, nc)
 
 /* One function for each pair of values and scales that a file type has. */
 #define QUANTS_GROUP(name, values, scales, tiles)                                                  \
-	EACH_FUSED(FUSED_LOOP, name, values, scales)                                               \
+	EACH_TILE(FUSED_LOOP, name, values, scales)                                                \
+	LOOP KEEP(name, TILE_COLS)(const struct weight *w, uint32_t g, const struct cpu_acts *a,   \
+		struct panel to, float *out)                                                       \
+	{                                                                                          \
+		fused(values, scales, TILE_COLS, true, w, g, a, to, out);                          \
+	}                                                                                          \
 	static void name(const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, \
 		void *scratch)                                                                     \
 	{                                                                                          \
 		const struct panel to = panel_at(scratch, w->cols);                                \
                                                                                                    \
 		switch (a->n) {                                                                    \
-			EACH_FUSED(FUSED_CASE, name)                                               \
+			EACH_TILE(FUSED_CASE, name)                                                \
 		default: break;                                                                    \
 		}                                                                                  \
-		panel_fill(values, scales, w, g, to);                                              \
+		KEEP(name, TILE_COLS)(w, g, a, to, out);                                           \
 		tiles(to, w->layout.zero, a, out);                                                 \
 	}
 

@@ -21,36 +21,44 @@ LANE uint32_t tile_width(const struct cpu_acts *a, uint32_t c, uint32_t *ret_fir
 	return a->n - *ret_first < TILE_COLS ? a->n - *ret_first : TILE_COLS;
 }
 
-/* int8 with one scale per 16: q = round(x / scale), scale = max |x| / 127. */
+/* int8 with one scale per 16: q = round(x / scale), scale = max |x| / 127. Sixteen scales at a
+ * time, for their divisions go side by side. */
 static void acts_int8(const float *x, struct cpu_acts *a, uint32_t c)
 {
 	uint32_t c0;
-	const uint32_t w = tile_width(a, c, &c0), in = c - c0;
-	const size_t per16 = (size_t)c0 * (a->cols / 16), per32 = (size_t)c0 * (a->cols / 32);
-	float last = 0;
+	const uint32_t w = tile_width(a, c, &c0), in = c - c0, blocks = a->cols / 16;
+	const size_t per16 = (size_t)c0 * blocks, per32 = (size_t)c0 * (a->cols / 32);
+	int8_t *to = a->q + (size_t)c0 * a->cols + 4 * (size_t)in;
 
-	for (uint32_t b = 0; b < a->cols / 16; b++) {
-		const struct vf v = vf_load(x + 16 * (size_t)b);
-		const float top = vf_top(vf_abs(v));
-		const float scale = top > 1e-35f ? top / 127.0f : 0.0f;
-		const struct vf to = vf_set1(scale > 0.0f ? 127.0f / top : 0.0f);
-		const size_t at = per16 + (size_t)b * w + in;
-		int8_t q[16];
-		int32_t sum = 0;
+	for (uint32_t first = 0; first < blocks; first += 16) {
+		const uint32_t n = blocks - first < 16 ? blocks - first : 16;
+		float top[16] = {0}, scale[16], inverse[16], last = 0;
 
-		vi_store_low_bytes(q, vi_from_vf(vf_mul(v, to)));
-		for (int i = 0; i < 16; i++)
-			sum += q[i];
-		for (uint32_t j = 0; j < 4; j++)
-			memcpy(a->q + (size_t)c0 * a->cols + (((size_t)b * 4 + j) * w + in) * 4,
-				q + 4 * j, 4);
-		a->scale[at] = scale;
-		a->sum16[at] = scale * (float)sum;
-		if (b % 2)
-			a->sum32[per32 + (size_t)(b / 2) * w + in] = last + a->sum16[at];
-		last = a->sum16[at];
-		for (uint32_t z = 0; z < a->n_zeros; z++)
-			a->init[z][at] = -(int32_t)a->zeros[z] * sum;
+		for (uint32_t i = 0; i < n; i++)
+			top[i] = vf_top(vf_abs(vf_load(x + 16 * (size_t)(first + i))));
+		vf_store(scale, vf_div(vf_load(top), vf_set1(127.0f)));
+		vf_store(inverse, vf_div(vf_set1(127.0f), vf_load(top)));
+		for (uint32_t i = 0; i < n; i++) {
+			const bool zero = !(top[i] > 1e-35f);
+			const float s = zero ? 0.0f : scale[i];
+			const struct vi v = vi_from_vf(vf_mul(vf_load(x + 16 * (size_t)(first + i)),
+				vf_set1(zero ? 0.0f : inverse[i])));
+			const int32_t sum = vi_sum(v);
+			const size_t at = per16 + (size_t)(first + i) * w + in;
+			int8_t q[16];
+
+			vi_store_low_bytes(q, v);
+			for (uint32_t j = 0; j < 4; j++, to += 4 * (size_t)w)
+				memcpy(to, q + 4 * j, 4);
+			a->scale[at] = s;
+			a->sum16[at] = s * (float)sum;
+			if (i % 2)
+				a->sum32[per32 + (size_t)((first + i) / 2) * w + in] = last +
+										       a->sum16[at];
+			last = a->sum16[at];
+			for (uint32_t z = 0; z < a->n_zeros; z++)
+				a->init[z][at] = -(int32_t)a->zeros[z] * sum;
+		}
 	}
 }
 

@@ -17,7 +17,6 @@
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   4
 #define LINES_HELD  0
-#define TILE_FUSED  2
 #define TILE_RUN    2
 #define TILE_WIDE   1
 #define TILE_DIMS   2
@@ -267,6 +266,33 @@ LANE void vi_store_low_bytes(void *p, struct vi a)
 	vi_store(t, a);
 	for (int i = 0; i < 16; i++)
 		b[i] = (uint8_t)t[i];
+}
+
+LANE float vf_sum(struct vf a)
+{
+	const __m256 s = _mm256_add_ps(a.lo, a.hi);
+	__m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+
+	t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+	return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+
+LANE float vf_top(struct vf a)
+{
+	const __m256 m = _mm256_max_ps(a.lo, a.hi);
+	__m128 t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+
+	t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+	return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+
+LANE int32_t vi_sum(struct vi a)
+{
+	const __m256i s = _mm256_add_epi32(a.lo, a.hi);
+	__m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+
+	t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+	return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1)));
 }
 
 #ifdef LANES_VNNI

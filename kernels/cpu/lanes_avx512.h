@@ -8,7 +8,6 @@
 #define LANES_NAME  avx512
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   8 /* columns of a matmul tile: 8 sums, 8 dots, 8 scaled dots fit 32 registers */
-#define TILE_FUSED  4 /* up to here weights are unpacked straight into the dot products */
 #define TILE_RUN    4 /* row groups side by side at one column, to hide the latency of a sum */
 #define TILE_WIDE   2 /* the same at more columns */
 #define TILE_DIMS   4 /* vectors of a value row x queries of an attention tile */
@@ -219,6 +218,25 @@ LANE struct vi vi_shr(struct vi a, int n)
 LANE void vi_store_low_bytes(void *p, struct vi a)
 {
 	_mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a.v));
+}
+
+LANE float vf_sum(struct vf a)
+{
+	const __m256 s = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+	__m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+
+	t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+	return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+
+LANE float vf_top(struct vf a)
+{
+	return _mm512_reduce_max_ps(a.v);
+}
+
+LANE int32_t vi_sum(struct vi a)
+{
+	return _mm512_reduce_add_epi32(a.v);
 }
 
 LANE struct vi vi_dot(struct vi sum, struct vi w, int32_t x)

@@ -1,7 +1,7 @@
 /* Sixteen lanes in plain C: what every function of a lanes header means.
  *
  * A lane is an output row, a position or an element; kernels never add across lanes except through
- * the fixed tree of lanes.h. Values are single precision, vf_fma rounds once where the instruction
+ * the fixed tree of vf_sum. Values are single precision, vf_fma rounds once where the instruction
  * set has a fused multiply-add and twice here: results differ between instruction sets, never
  * within one. */
 #pragma once
@@ -14,8 +14,7 @@
 
 #define LANES_NAME  generic
 #define LANE        static inline __attribute__((always_inline))
-#define TILE_COLS   4 /* columns of a matmul tile */
-#define TILE_FUSED  2 /* up to here weights are unpacked straight into the dot products */
+#define TILE_COLS   2 /* columns of a matmul tile */
 #define TILE_RUN    1 /* row groups side by side at one column */
 #define TILE_WIDE   1 /* the same at more columns */
 #define TILE_DIMS   2 /* vectors of a value row x queries of an attention tile */
@@ -294,6 +293,35 @@ LANE void vi_store_low_bytes(void *p, struct vi a)
 
 	EACH_LANE(i)
 	b[i] = (uint8_t)a.v[i];
+}
+
+/* Lanes 0…15 to one number, always by the same tree: (i, i + 8), (i, i + 4) … */
+LANE float vf_sum(struct vf a)
+{
+	for (int half = 8; half >= 1; half /= 2)
+		for (int i = 0; i < half; i++)
+			a.v[i] += a.v[i + half];
+	return a.v[0];
+}
+
+/* The largest lane. */
+LANE float vf_top(struct vf a)
+{
+	float top = a.v[0];
+
+	for (int i = 1; i < 16; i++)
+		top = a.v[i] > top ? a.v[i] : top;
+	return top;
+}
+
+/* The lanes' sum, of integers: in any order. */
+LANE int32_t vi_sum(struct vi a)
+{
+	int32_t sum = 0;
+
+	EACH_LANE(i)
+	sum += (int32_t)a.v[i];
+	return sum;
 }
 
 /* Each lane: sum + the dot product of its four unsigned bytes, all below 64, with the four signed

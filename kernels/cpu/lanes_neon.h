@@ -9,7 +9,6 @@
 #define LANES_NAME  neon
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   2 /* 8 registers of sums, dots and scaled dots each: 24 of 32 */
-#define TILE_FUSED  2
 #define TILE_RUN    4
 #define TILE_WIDE   2
 #define TILE_DIMS   2
@@ -287,6 +286,26 @@ LANE void vi_store_low_bytes(void *p, struct vi a)
 	const uint16x8_t hi = vcombine_u16(vmovn_u32(a.c), vmovn_u32(a.d));
 
 	vst1q_u8(p, vcombine_u8(vmovn_u16(lo), vmovn_u16(hi)));
+}
+
+LANE float vf_sum(struct vf a)
+{
+	const float32x4_t t = vaddq_f32(vaddq_f32(a.a, a.c), vaddq_f32(a.b, a.d));
+	const float32x2_t s = vadd_f32(vget_low_f32(t), vget_high_f32(t));
+
+	return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+}
+
+LANE float vf_top(struct vf a)
+{
+	return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.a, a.b), vmaxq_f32(a.c, a.d)));
+}
+
+LANE int32_t vi_sum(struct vi a)
+{
+	const uint32x4_t t = vaddq_u32(vaddq_u32(a.a, a.b), vaddq_u32(a.c, a.d));
+
+	return (int32_t)vaddvq_u32(t);
 }
 
 LANE struct vi vi_dot(struct vi sum, struct vi w, int32_t x)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define PARTS_MAX   3
+#define COLUMNS     128   /* that go through all groups of rows before the next ones do */
 #define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
 
 /* product_take() */
@@ -33,6 +34,7 @@ struct product {
 	float *h; /* [n, cols] where there is a norm */
 	struct part parts[PARTS_MAX];
 	uint32_t n_parts;
+	uint32_t groups;        /* of all parts, gate and up counted once */
 	enum epilogue epilogue; /* SWIGLU: parts are gate and up, the result goes to gate's y */
 	struct cpu_acts acts;
 	bool want_int8, want_bf16, want_f32;
@@ -145,77 +147,108 @@ static void product_vector(const struct product *p, const struct part *part)
 			p->cpu->isa.swiglu(&p->parts[0].y[c], &part->y[c], 1, &p->parts[0].y[c]);
 }
 
+/* The activations of n columns from c0 on, a multiple of the tile's. */
+static struct cpu_acts acts_slice(const struct cpu_acts *all, uint32_t c0, uint32_t n)
+{
+	const size_t c = c0, cols = all->cols, pairs = cols / 2 + cols % 2;
+	struct cpu_acts a = *all;
+
+	a.n = n;
+	if (a.q) {
+		a.q += c * cols;
+		a.scale += c * (cols / 16);
+		a.sum16 += c * (cols / 16);
+		a.sum32 += c * (cols / 32);
+		for (uint32_t z = 0; z < a.n_zeros; z++)
+			a.init[z] += c * (cols / 16);
+	}
+	a.bf16 = a.bf16 ? a.bf16 + c * pairs * 2 : NULL;
+	a.f32 = a.f32 ? a.f32 + c * cols : NULL;
+	return a;
+}
+
 /* out [n_groups][n][16] */
 static void product_groups(const struct product *p, const struct weight *w, uint32_t g,
-	uint32_t n_groups, float *out, void *panel)
+	uint32_t n_groups, const struct cpu_acts *acts, float *out, void *panel)
 {
 	const struct cpu_isa *isa = &p->cpu->isa;
 	const enum kernel kernel = kernel_of(p->cpu, w);
 
 	if (kernel == KERNEL_FLOAT) {
-		isa->matmul_float(w, g, n_groups, &p->acts, out);
+		isa->matmul_float(w, g, n_groups, acts, out);
 		return;
 	}
 	if (kernel == KERNEL_BF16) {
-		isa->matmul_bf16(w, g, n_groups, &p->acts, out);
+		isa->matmul_bf16(w, g, n_groups, acts, out);
 		return;
 	}
 	for (uint32_t i = 0; i < n_groups; i++) {
-		float *to = out + (size_t)i * p->n * GROUP_ROWS;
+		float *to = out + (size_t)i * acts->n * GROUP_ROWS;
 
 		if (kernel == KERNEL_QUANTS)
-			isa->matmul_quants(w, g + i, &p->acts, to, panel);
+			isa->matmul_quants(w, g + i, acts, to, panel);
 		else
-			isa->matmul_exact(w, g + i, &p->acts, to, panel);
+			isa->matmul_exact(w, g + i, acts, to, panel);
 	}
 }
 
-/* One group's results, out [n][16], to y; `up` [n][16] with SwiGLU. */
-static void product_store(
-	const struct product *p, const struct part *part, uint32_t g, float *out, const float *up)
+/* The groups' results, out [n_groups][n][16], to y of the columns from c0 on; `up` of the same
+ * shape with SwiGLU. Column by column: lines of y that lie side by side are written together. */
+static void product_store(const struct product *p, const struct part *part, uint32_t g,
+	uint32_t n_groups, uint32_t c0, uint32_t n, float *out, const float *up)
 {
-	const uint32_t rows = part->w->rows, first = g * GROUP_ROWS;
-	const uint32_t width = rows - first < GROUP_ROWS ? rows - first : GROUP_ROWS;
-	const float *bias = part->bias ? (const float *)part->bias->data + first : NULL;
+	const uint32_t rows = part->w->rows;
+	const float *bias = part->bias ? (const float *)part->bias->data : NULL;
 
-	for (uint32_t c = 0; c < p->n; c++, out += GROUP_ROWS) {
-		float *y = part->y + (size_t)c * rows + first;
+	for (uint32_t c = 0; c < n; c++)
+		for (uint32_t i = 0; i < n_groups; i++) {
+			const uint32_t first = (g + i) * GROUP_ROWS;
+			const uint32_t width = rows - first < GROUP_ROWS ? rows - first
+									 : GROUP_ROWS;
+			const size_t at = ((size_t)i * n + c) * GROUP_ROWS;
+			float *y = part->y + (size_t)(c0 + c) * rows + first;
 
-		if (bias)
-			for (uint32_t i = 0; i < width; i++)
-				out[i] += bias[i];
-		if (p->epilogue == EPILOGUE_ADD)
-			p->cpu->isa.add(out, width, y);
-		else if (p->epilogue == EPILOGUE_SWIGLU)
-			p->cpu->isa.swiglu(out, up + (size_t)c * GROUP_ROWS, width, y);
-		else
-			memcpy(y, out, width * sizeof(float));
-	}
+			for (uint32_t k = 0; bias && k < width; k++)
+				out[at + k] += bias[first + k];
+			if (p->epilogue == EPILOGUE_ADD)
+				p->cpu->isa.add(out + at, width, y);
+			else if (p->epilogue == EPILOGUE_SWIGLU)
+				p->cpu->isa.swiglu(out + at, up + at, width, y);
+			else
+				memcpy(y, out + at, width * sizeof(float));
+		}
 }
 
+/* The results of a run of groups, for the columns that are done at once. */
+static size_t result_floats(const struct product *p)
+{
+	return (size_t)p->run * (p->n < COLUMNS ? p->n : COLUMNS) * GROUP_ROWS;
+}
+
+/* Item: (columns, group of rows). */
 static void product_items(void *arg, struct pool_range range)
 {
 	const struct product *p = arg;
-	const size_t group_floats = (size_t)p->n * GROUP_ROWS;
 	uint8_t *scratch = cpu_scratch_of(p->cpu, range.thread);
 	float *out = (float *)(void *)(scratch + p->panel_bytes);
-	float *up = out + p->run * group_floats;
+	float *up = out + result_floats(p);
 	uint32_t item = range.begin;
 
 	while (item < range.end) {
-		uint32_t part = 0, g = item, n_groups;
+		const uint32_t c0 = item / p->groups * COLUMNS;
+		const uint32_t n = p->n - c0 < COLUMNS ? p->n - c0 : COLUMNS;
+		const struct cpu_acts acts = acts_slice(&p->acts, c0, n);
+		uint32_t part = 0, g = item % p->groups, n_groups;
 
 		while (p->epilogue != EPILOGUE_SWIGLU && g >= p->parts[part].w->groups)
 			g -= p->parts[part++].w->groups;
 		n_groups = p->parts[part].w->groups - g;
 		n_groups = n_groups < range.end - item ? n_groups : range.end - item;
 		n_groups = n_groups < p->run ? n_groups : p->run;
-		product_groups(p, p->parts[part].w, g, n_groups, out, scratch);
+		product_groups(p, p->parts[part].w, g, n_groups, &acts, out, scratch);
 		if (p->epilogue == EPILOGUE_SWIGLU)
-			product_groups(p, p->parts[1].w, g, n_groups, up, scratch);
-		for (uint32_t i = 0; i < n_groups; i++)
-			product_store(p, &p->parts[part], g + i, out + i * group_floats,
-				up + i * group_floats);
+			product_groups(p, p->parts[1].w, g, n_groups, &acts, up, scratch);
+		product_store(p, &p->parts[part], g, n_groups, c0, n, out, up);
 		item += n_groups;
 	}
 }
@@ -223,9 +256,9 @@ static void product_items(void *arg, struct pool_range range)
 /* Memory comes at its full speed only some KiB after the place where reading began: with few
  * columns a thread reads RUN_BYTES of gate before it turns to up, but leaves something to share at
  * the end. */
-static uint32_t product_take(const struct product *p, uint32_t items)
+static uint32_t product_take(const struct product *p)
 {
-	const uint32_t unit = p->cpu->isa.run, fair = items / (p->cpu->threads * RUN_SHARES);
+	const uint32_t unit = p->cpu->isa.run, fair = p->groups / (p->cpu->threads * RUN_SHARES);
 	const size_t group_bytes = p->parts[0].w->group_bytes;
 	uint32_t run = unit;
 
@@ -240,7 +273,6 @@ static uint32_t product_take(const struct product *p, uint32_t items)
 static int product_run(struct product *p)
 {
 	struct cpu *cpu = p->cpu;
-	uint32_t items = 0;
 	bool vector = false;
 	int r;
 
@@ -251,7 +283,7 @@ static int product_run(struct product *p)
 		const struct weight *w = p->parts[i].w;
 
 		assert(w->cols == p->acts.cols);
-		items += w->groups;
+		p->groups += i == 0 || p->epilogue != EPILOGUE_SWIGLU ? w->groups : 0;
 		switch (kernel_of(cpu, w)) {
 		case KERNEL_VECTOR: vector = true; break;
 		case KERNEL_QUANTS:
@@ -272,11 +304,8 @@ static int product_run(struct product *p)
 	r = acts_new(p);
 	if (r < 0)
 		return r;
-	if (p->epilogue == EPILOGUE_SWIGLU)
-		items = p->parts[0].w->groups;
-	p->run = product_take(p, items);
-	r = cpu_scratch(
-		cpu, p->panel_bytes + 2 * (size_t)p->run * p->n * GROUP_ROWS * sizeof(float));
+	p->run = product_take(p);
+	r = cpu_scratch(cpu, p->panel_bytes + 2 * result_floats(p) * sizeof(float));
 	if (r < 0)
 		return r;
 	if ((size_t)p->n * p->acts.cols <= SERIAL_ACTS)
@@ -290,7 +319,7 @@ static int product_run(struct product *p)
 		}
 		return 0;
 	}
-	pool_run(cpu->pool, product_items, p, items, p->run);
+	pool_run(cpu->pool, product_items, p, (p->n + COLUMNS - 1) / COLUMNS * p->groups, p->run);
 	return 0;
 }
 
