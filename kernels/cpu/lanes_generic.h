@@ -21,7 +21,7 @@
 #define TILE_HEADS  2
 #define SCORE_PAGES 1 /* pages of keys side by side, as long as their sums are no more than */
 #define SCORE_SUMS  1
-#define LINES_HELD  0
+#define LINES_HELD  0 /* 1: at one column a block of a K type is loaded whole, in order */
 #define BYTE_ZERO   0 /* bytes are stored signed */
 
 /* gcc's and clang's vectors, which they cut into what the processor has. */

@@ -99,7 +99,7 @@ def numbers(text):
 def tests_of(arguments):
     """Name as zeph-bench has it, and what llama.cpp is to run, in the ways that may be its best."""
     tests = {}
-    for n in arguments.prompt:
+    for n in filter(None, arguments.prompt):
         tests[f"pp{n}"] = [dict(prompt=n, generate=0, depth=0, batch=b, flash=f)
                            for b in (128, 512) for f in (False, True)]
     for depth in arguments.depth:

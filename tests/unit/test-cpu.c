@@ -245,6 +245,40 @@ static void assert_same_bits(const char *what, const char *isa, enum dtype dtype
 				dtype_info(dtype)->name, i, n, (double)a[i], (double)b[i]);
 }
 
+/* More columns than go through all groups of rows at once, and a rest. */
+static void matmul_bits_do_not_depend_on_many_columns(void **state)
+{
+	static const enum dtype types[] = {DTYPE_Q4_1, DTYPE_Q6_K, DTYPE_F16, DTYPE_BF16};
+	const uint32_t rows = 16 * 5 + 3, cols = 256, n = 2 * 128 + 5;
+
+	(void)state;
+	for (size_t d = 0; d < COUNT(types); d++)
+		for (size_t i = 0; i < COUNT(isas); i++) {
+			struct backend *b = backend_of(isas[i], 3, ACTIVATIONS_FAST);
+			const struct tensor t = tensor_make(types[d], rows, cols);
+			float *x = noises((size_t)n * cols), *y = noises((size_t)n * rows);
+			float *one = noises((size_t)n * rows);
+			struct weight *w;
+
+			if (b) {
+				w = put(b, &t);
+				for (uint32_t c = 0; c < n; c++)
+					assert_int_equal(b->ops->matmul(b, 1, x + c * cols, w, NULL,
+								 one + c * rows),
+						0);
+				assert_int_equal(b->ops->matmul(b, n, x, w, NULL, y), 0);
+				assert_same_bits("many columns", isas[i], types[d], y, one,
+					(size_t)n * rows);
+				b->ops->weight_free(b, w);
+				backend_free(b);
+			}
+			free((void *)t.data);
+			free(x);
+			free(one);
+			free(y);
+		}
+}
+
 static void matmul_bits_do_not_depend_on_company(void **state)
 {
 	static const uint32_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 17, 21};
@@ -643,6 +677,7 @@ int main(int argc, char *argv[])
 		cmocka_unit_test(exact_equals_the_reference),
 		cmocka_unit_test(fast_is_near_the_reference),
 		cmocka_unit_test(matmul_bits_do_not_depend_on_company),
+		cmocka_unit_test(matmul_bits_do_not_depend_on_many_columns),
 		cmocka_unit_test(embed_is_the_files_row),
 		cmocka_unit_test(attention_bits_do_not_depend_on_steps),
 		cmocka_unit_test(rows_are_near_the_reference),
