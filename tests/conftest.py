@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
@@ -17,6 +18,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A run in the background ignores these, and what it starts would, too.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "reference: compares with PyTorch and transformers, live (check --reference)")
     config.addinivalue_line(
