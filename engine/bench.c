@@ -562,11 +562,13 @@ static int bench(
 static int bench_steps(
 	const struct weights *w, const struct arguments *a, const struct device_found *found)
 {
-	char line[16];
+	char *line = NULL;
+	size_t size = 0;
 	int r = 0;
 
-	while (r == 0 && fgets(line, sizeof(line), stdin))
+	while (r == 0 && getline(&line, &size, stdin) >= 0)
 		r = bench(w, a, found);
+	free(line);
 	return r;
 }
 

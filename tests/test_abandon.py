@@ -22,11 +22,8 @@ LIMITS = ("limits: { connections = 2000; connections_per_uid = 2000; queue_per_u
 
 
 @pytest.fixture(scope="module")
-def daemon(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "q8_0", "--seed",
-                    "1", path], check=True)
-    with zephd.Zephd(build, path, config=LIMITS) as d:
+def daemon(build, tiny):
+    with zephd.Zephd(build, tiny, config=LIMITS) as d:
         yield d
         assert d.stop() == 0, d.log()
 

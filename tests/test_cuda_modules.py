@@ -109,14 +109,6 @@ def test_no_limit_is_there_for_nothing(folder, version):
     assert [limit for limit in LIMITS[version] if limit not in used] == []
 
 
-@pytest.fixture(scope="module")
-def tiny(build, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    subprocess.run([build / "engine/zeph-mkmodel", "--shape", "tiny", "--type", "q8_0", "--seed",
-                    "1", path], check=True)
-    return path
-
-
 @pytest.mark.parametrize("driver, sentence", [
     (None, r"there is no NVIDIA driver on this machine \(libcuda\.so\.1 was not found\)"),
     (11040, r"the NVIDIA driver is too old: it serves CUDA 11\.4, wanted 12\.0 .*"),

@@ -245,38 +245,51 @@ static void assert_same_bits(const char *what, const char *isa, enum dtype dtype
 				dtype_info(dtype)->name, i, n, (double)a[i], (double)b[i]);
 }
 
+/* y [n, rows]: each of n columns in a call of its own. */
+static void matmul_alone(struct backend *b, const struct tensor *t, const struct weight *w,
+	const float *x, uint32_t n, float *y)
+{
+	for (uint32_t c = 0; c < n; c++)
+		assert_int_equal(b->ops->matmul(b, 1, x + (size_t)c * t->cols, w, NULL,
+					 y + (size_t)c * t->rows),
+			0);
+}
+
+/* n of them in one call: the same bits. y [n, rows] is what came. */
+static void matmul_together(struct backend *b, const char *isa, const struct tensor *t,
+	const struct weight *w, const float *x, uint32_t n, const float *alone, float *y)
+{
+	assert_int_equal(b->ops->matmul(b, n, x, w, NULL, y), 0);
+	assert_same_bits("matmul", isa, t->dtype, y, alone, (size_t)n * t->rows);
+}
+
 /* More columns than go through all groups of rows at once, and a rest. */
 static void matmul_bits_do_not_depend_on_many_columns(void **state)
 {
 	static const enum dtype types[] = {DTYPE_Q4_1, DTYPE_Q6_K, DTYPE_F16, DTYPE_BF16};
 	const uint32_t rows = 16 * 5 + 3, cols = 256, n = 2 * 128 + 5;
+	float *x = noises((size_t)n * cols);
+	float *one = noises((size_t)n * rows), *y = noises((size_t)n * rows);
 
 	(void)state;
 	for (size_t d = 0; d < COUNT(types); d++)
 		for (size_t i = 0; i < COUNT(isas); i++) {
 			struct backend *b = backend_of(isas[i], 3, ACTIVATIONS_FAST);
 			const struct tensor t = tensor_make(types[d], rows, cols);
-			float *x = noises((size_t)n * cols), *y = noises((size_t)n * rows);
-			float *one = noises((size_t)n * rows);
 			struct weight *w;
 
 			if (b) {
 				w = put(b, &t);
-				for (uint32_t c = 0; c < n; c++)
-					assert_int_equal(b->ops->matmul(b, 1, x + c * cols, w, NULL,
-								 one + c * rows),
-						0);
-				assert_int_equal(b->ops->matmul(b, n, x, w, NULL, y), 0);
-				assert_same_bits("many columns", isas[i], types[d], y, one,
-					(size_t)n * rows);
+				matmul_alone(b, &t, w, x, n, one);
+				matmul_together(b, isas[i], &t, w, x, n, one, y);
 				b->ops->weight_free(b, w);
 				backend_free(b);
 			}
 			free((void *)t.data);
-			free(x);
-			free(one);
-			free(y);
 		}
+	free(x);
+	free(one);
+	free(y);
 }
 
 static void matmul_bits_do_not_depend_on_company(void **state)
@@ -301,17 +314,11 @@ static void matmul_bits_do_not_depend_on_company(void **state)
 					if (!b)
 						break;
 					w = put(b, &t);
-					for (uint32_t c = 0; threads == 1 && c < most; c++)
-						assert_int_equal(b->ops->matmul(b, 1, x + c * cols,
-									 w, NULL, one + c * rows),
-							0);
-					for (size_t n = 0; n < COUNT(widths); n++) {
-						assert_int_equal(
-							b->ops->matmul(b, widths[n], x, w, NULL, y),
-							0);
-						assert_same_bits("matmul", isas[i], dtypes[d], y,
-							one, (size_t)widths[n] * rows);
-					}
+					if (threads == 1)
+						matmul_alone(b, &t, w, x, most, one);
+					for (size_t n = 0; n < COUNT(widths); n++)
+						matmul_together(
+							b, isas[i], &t, w, x, widths[n], one, y);
 					memcpy(sum, x, (size_t)most * rows * sizeof(float));
 					assert_int_equal(b->ops->add(b, most, rows, y, sum), 0);
 					memcpy(y, x, (size_t)most * rows * sizeof(float));
