@@ -174,11 +174,13 @@ def test_the_weight_of_a_class_is_its_part_of_the_turns(build, tiny, monkeypatch
         while root.receive()[1] != "token":
             pass
         with as_uid(d, PUPIL) as pupil, as_uid(d, TEACHER) as teacher:
-            asked = [(c, c.send("complete", prompt=[5], max_new_tokens=2, logit_bias=NO_END))
-                     for _ in range(4) for c in (pupil, teacher)]
-            end = time.monotonic() + 10
-            while root.call("status")["requests"]["queued"] != 8:
-                assert time.monotonic() < end
+            asked = []
+            for client in (pupil, teacher) * 4:  # one after the other has come: their order counts
+                number = client.send("complete", prompt=[5], max_new_tokens=2, logit_bias=NO_END)
+                asked.append((client, number))
+                end = time.monotonic() + 10
+                while root.call("status")["requests"]["queued"] != len(asked):
+                    assert time.monotonic() < end
             assert root.call("cancel", tag="first") == {"cancelled": 1}
             for client, number in asked:
                 client.wait(number)
