@@ -25,6 +25,7 @@ static void config_default(struct config *c)
 		.socket.mode = 0600,
 		.model.sliding_window = -1,
 		.model.gpu_layers = -1,
+		.model.keep_packed = true,
 		.engine.activations = ACTIVATIONS_FAST,
 		.engine.exact = true,
 		.engine.kv_type = -1,
@@ -201,6 +202,7 @@ bool config_reload(struct config *c, struct config *from)
 		       c->model.context != from->model.context ||
 		       c->model.gpu_layers != from->model.gpu_layers ||
 		       c->model.idle_seconds != from->model.idle_seconds ||
+		       c->model.keep_packed != from->model.keep_packed ||
 		       differ(c->engine.device, from->engine.device) ||
 		       c->engine.activations != from->engine.activations ||
 		       c->engine.exact != from->engine.exact ||

@@ -69,6 +69,7 @@ struct config {
 		int64_t idle_seconds;   /* without a request, then it is unloaded; 0: never */
 		char *shared_prefix; /* a system message whose prefix all uids share; NULL: none */
 		char *quantize;      /* a mix's name; NULL: the weights stay what they are */
+		bool keep_packed;    /* a cache of the weights as the processor has them */
 	} model;
 	struct {
 		char *device; /* NULL: auto */

@@ -66,6 +66,7 @@ static const struct key keys[] = {
 	KEY(model, gpu_layers, INT, 0, MODEL_LAYERS_MAX, -1),
 	KEY(model, idle_seconds, INT, 0, 31536000, -1),
 	KEY(model, quantize, QUANTIZE, .param = -1),
+	KEY(model, keep_packed, BOOL, 0, 0, -1),
 	KEY(model, shared_prefix, TEXT, .param = -1),
 	{"model", "shared_prefix_file", TYPE_FILE, offsetof(struct config, model.shared_prefix),
 		.param = -1},

@@ -2,13 +2,12 @@
  * belongs to the caller. */
 #include "daemon/engine_load.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "daemon/cache.h"
 #include "daemon/shared_prefix.h"
 #include "engine/digest.h"
 #include "engine/kv.h"
@@ -41,6 +40,10 @@ int engine_setup_init(struct engine_setup *s, const struct config *c)
 		engine_setup_done(s);
 		return -ENOMEM;
 	}
+	if (c->model.keep_packed) {
+		s->packed_folder = cache_folder("packed");
+		s->packed_model = realpath(s->path, NULL);
+	}
 	return 0;
 }
 
@@ -51,6 +54,8 @@ void engine_setup_done(struct engine_setup *s)
 	free(s->quantize);
 	free(s->shared_prefix);
 	free(s->device);
+	free(s->packed_folder);
+	free(s->packed_model);
 	*s = (struct engine_setup){};
 }
 
@@ -80,60 +85,15 @@ static uint32_t longest_piece(const struct tokenizer *t)
 	return (uint32_t)most;
 }
 
-/* A directory's own times do not tell of changes inside its files: theirs are folded in. A sum, as
- * the order of entries says nothing. */
-static void fold_directory(const char *path, struct file_key *key)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	struct stat st;
-
-	key->size = 0;
-	while (d && (e = readdir(d))) {
-		if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &st, 0) < 0 ||
-			!S_ISREG(st.st_mode))
-			continue;
-		key->size += (uint64_t)st.st_size;
-		key->mtime_nsec += (st.st_ino + st.st_dev) * UINT64_C(0x9e3779b97f4a7c15) +
-				   st.st_mtim.tv_sec * UINT64_C(1000000000) +
-				   (uint64_t)st.st_mtim.tv_nsec;
-		key->ctime_nsec += (uint64_t)st.st_size * UINT64_C(0xbf58476d1ce4e5b9) +
-				   st.st_ctim.tv_sec * UINT64_C(1000000000) +
-				   (uint64_t)st.st_ctim.tv_nsec;
-	}
-	if (d)
-		closedir(d);
-}
-
-/* What tells a file, or a directory of files, from its other versions. */
-static struct file_key file_key(const char *path)
-{
-	struct file_key key;
-	struct stat st;
-
-	if (stat(path, &st) < 0)
-		return (struct file_key){};
-	key = (struct file_key){
-		.dev = st.st_dev,
-		.ino = st.st_ino,
-		.size = st.st_size,
-		.mtime_nsec = st.st_mtim.tv_sec * 1000000000ull + st.st_mtim.tv_nsec,
-		.ctime_nsec = st.st_ctim.tv_sec * 1000000000ull + st.st_ctim.tv_nsec,
-	};
-	if (S_ISDIR(st.st_mode))
-		fold_directory(path, &key);
-	return key;
-}
-
 /* Opens the file, or sees that it is still the one that was opened. */
 static int load_model(const struct engine_setup *s, struct engine_load *l, char *error, size_t size)
 {
 	const struct model_options options = {s->template_name, s->sliding_window, s->quantize};
-	struct file_key now = file_key(s->path);
+	struct file_key now = file_key_of(s->path);
 	int r;
 
 	if (l->model) {
-		if (memcmp(&now, &l->key, sizeof(now)) == 0)
+		if (file_key_same(&now, &l->key))
 			return 0;
 		snprintf(error, size,
 			"%s has changed since the daemon opened it: zephd must be started anew",
@@ -159,12 +119,21 @@ static int share_prefix(
 	return r;
 }
 
+struct packed_place engine_load_place(const struct engine_setup *s, const struct engine_load *l)
+{
+	bool both = s->packed_folder && s->packed_model;
+
+	return (struct packed_place){both ? s->packed_folder : NULL, s->packed_model, l->key};
+}
+
 static int load(const struct engine_setup *s, const struct weights_progress *progress,
 	const struct engine_sink *sink, struct engine_load *l, struct engine_report *report)
 {
+	struct packed_place packed;
 	const struct placement_options where = {
 		.device = {s->device, s->threads, s->activations, s->inexact},
 		.gpu_layers = s->gpu_layers,
+		.packed = &packed,
 	};
 	struct engine_options options;
 	struct file_key after;
@@ -175,6 +144,7 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 	r = load_model(s, l, report->error, sizeof(report->error));
 	if (r < 0)
 		return r;
+	packed = engine_load_place(s, l);
 	engine_options_default(&options);
 	options.context = s->context;
 	options.kv_bytes = s->kv_bytes;
@@ -192,12 +162,13 @@ static int load(const struct engine_setup *s, const struct weights_progress *pro
 		r = share_prefix(s, l, report->error, sizeof(report->error));
 	if (r < 0)
 		return r;
-	after = file_key(s->path);
-	if (memcmp(&l->key, &after, sizeof(after)) == 0)
+	after = file_key_of(s->path);
+	if (file_key_same(&l->key, &after))
 		report->key = l->key; /* not exchanged while it was read */
 	device = l->placement.backends[0];
 	report->device = device->device;
 	snprintf(report->device_note, sizeof(report->device_note), "%s", l->placement.note);
+	report->packed = l->weights->packed;
 	report->layers_on_device = l->placement.layers_on_device;
 	report->kv_dtype = options.kv_dtype;
 	report->weight_bytes = weights_bytes_on(l->weights, device);
@@ -235,6 +206,7 @@ int engine_load(const struct engine_setup *s, const struct weights_progress *pro
 
 void engine_load_drop(struct engine_load *l)
 {
+	l->packer = packer_free(l->packer);
 	l->engine = engine_free(l->engine);
 	l->weights = weights_free(l->weights);
 	placement_done(&l->placement);

@@ -3,12 +3,14 @@
 
 #include "daemon/config.h"
 #include "daemon/engine_thread.h"
+#include "daemon/packer.h"
 #include "engine/model.h"
 #include "engine/placement.h"
 
 /* What the load needs of the configuration: its own copy. */
 struct engine_setup {
 	char *path, *template_name, *quantize, *device, *shared_prefix;
+	char *packed_folder, *packed_model; /* struct packed_place's; NULL: nothing is kept */
 	int64_t sliding_window, gpu_layers;
 	uint32_t context, threads, prefill_tokens, max_sequences, max_per_uid;
 	uint64_t kv_bytes, swap_bytes;
@@ -26,7 +28,11 @@ struct engine_load {
 	struct placement placement;
 	struct weights *weights;
 	struct engine *engine; /* NULL: not resident */
+	struct packer *packer; /* that reads the weights, or NULL */
 };
+
+/* Where the weights of what is loaded are kept. */
+struct packed_place engine_load_place(const struct engine_setup *s, const struct engine_load *l);
 
 /* Makes the engine resident, from a zeroed *l or one that engine_load_drop() has left. Fills the
  * report's constant part. A negative errno with the sentence, in which the path stands as the

@@ -125,6 +125,32 @@ static int load_progress(void *userdata, uint64_t done_bytes, uint64_t total_byt
 	return atomic_load(&t->quit);
 }
 
+/* On the packer's thread. */
+static void kept(void *userdata, uint64_t bytes, const char *why)
+{
+	struct engine_thread *t = userdata;
+
+	pthread_mutex_lock(&t->out_lock);
+	t->report.kept_bytes = bytes;
+	snprintf(t->report.kept_error, sizeof(t->report.kept_error), "%s", why ? why : "");
+	pthread_mutex_unlock(&t->out_lock);
+	wake_io(t);
+}
+
+/* The weights for the next load, where there is a place for them. */
+static void keep_packed(struct engine_thread *t)
+{
+	const struct packed_place place = engine_load_place(&t->setup, &t->load);
+	const struct packer_told told = {kept, t};
+	int r;
+
+	if (!place.folder)
+		return;
+	r = packer_new(&place, t->load.weights, &told, &t->load.packer);
+	if (r < 0)
+		kept(t, 0, strerror(-r));
+}
+
 /* Hands over what the step said, and the numbers as they are now. */
 static void publish(struct engine_thread *t, enum engine_state state, const char *error)
 {
@@ -249,6 +275,8 @@ static enum engine_state load(struct engine_thread *t)
 		report.state = ENGINE_READY;
 		report.load_done_bytes = t->report.load_done_bytes;
 		report.load_total_bytes = t->report.load_total_bytes;
+		report.kept_bytes = t->report.kept_bytes;
+		memcpy(report.kept_error, t->report.kept_error, sizeof(report.kept_error));
 		t->report = report;
 	} else {
 		t->report.state = first ? ENGINE_REFUSED : ENGINE_UNLOADED;
@@ -257,8 +285,10 @@ static enum engine_state load(struct engine_thread *t)
 	report.state = t->report.state;
 	pthread_mutex_unlock(&t->out_lock);
 	wake_io(t);
-	if (r == 0)
+	if (r == 0) {
 		engine_set_stop(t->load.engine, stop_asked, t);
+		keep_packed(t);
+	}
 	return report.state;
 }
 
@@ -434,6 +464,8 @@ void engine_thread_collect(
 	t->out = NULL;
 	t->out_end = &t->out;
 	*ret = t->report;
+	t->report.kept_bytes = 0;
+	t->report.kept_error[0] = 0;
 	pthread_mutex_unlock(&t->out_lock);
 }
 

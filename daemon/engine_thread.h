@@ -10,6 +10,7 @@
 
 #include "daemon/config.h"
 #include "engine/engine.h"
+#include "engine/file_key.h"
 
 enum engine_state {
 	ENGINE_LOADING,
@@ -19,21 +20,20 @@ enum engine_state {
 	ENGINE_BROKEN,   /* the device failed; error says how */
 };
 
-/* Which version of which file; all zero: not known. */
-struct file_key {
-	uint64_t dev, ino, size, mtime_nsec, ctime_nsec;
-};
-
 /* What the thread has to say, as values. */
 struct engine_report {
 	enum engine_state state;
 	uint64_t load_done_bytes, load_total_bytes;
 	uint32_t loads; /* that have ended, well or not */
 	char error[512];
+	/* since the last collect: so many bytes of packed weights were kept, or why none were */
+	uint64_t kept_bytes;
+	char kept_error[256];
 	/* from here on: since the model was READY for the first time */
 	const struct model *model; /* immutable; lives until engine_thread_free() */
 	struct backend_device device;
 	char device_note[512];     /* what differs from the device's plain use, or "" */
+	bool packed;               /* the weights were taken as they had been kept */
 	uint32_t layers_on_device; /* the others are on the processor; 0: UNLOADED */
 	enum dtype kv_dtype;
 	uint64_t weight_bytes, page_bytes; /* on the device */

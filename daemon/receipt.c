@@ -14,9 +14,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "daemon/cache.h"
 
 #define STRINGIFY(x) #x
 #define TEXT(x)      STRINGIFY(x)
@@ -40,38 +41,9 @@ struct model_hasher {
 	char hash[65];
 };
 
-/* "CACHE/hashes", made if missing; NULL: there is no place for it. malloc'ed. */
-static char *cache_folder(void)
-{
-	const char *directory = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME");
-	const char *home = getenv("HOME");
-	char *zeph = NULL, *path = NULL;
-	int r;
-
-	if (directory && directory[0] == '/')
-		r = asprintf(&zeph, "%.*s", (int)strcspn(directory, ":"), directory);
-	else if (xdg && xdg[0] == '/')
-		r = asprintf(&zeph, "%s/zeph", xdg);
-	else if (home && home[0] == '/')
-		r = asprintf(&zeph, "%s/.cache/zeph", home);
-	else
-		return NULL;
-	if (r < 0)
-		return NULL;
-	if (asprintf(&path, "%s/hashes", zeph) < 0)
-		path = NULL;
-	(void)mkdir(zeph, 0700);
-	if (path && mkdir(path, 0700) < 0 && errno != EEXIST) {
-		free(path);
-		path = NULL;
-	}
-	free(zeph);
-	return path;
-}
-
 static char *cache_file(const struct file_key *key)
 {
-	char *folder = key->ino ? cache_folder() : NULL, *path = NULL;
+	char *folder = key->ino ? cache_folder("hashes") : NULL, *path = NULL;
 
 	if (folder && asprintf(&path, "%s/%" PRIx64 "-%" PRIu64, folder, key->dev, key->ino) < 0)
 		path = NULL;

@@ -119,6 +119,8 @@ static int on_ready(struct server *s)
 	snprintf(status, sizeof(status), "ready: %s on %s (%s), context %u", model_name(s),
 		r->device.kind, r->device.isa, r->stats.context);
 	log_info("%s", status);
+	if (r->packed)
+		log_info("the weights were taken as they had been packed");
 	if (r->device_note[0])
 		log_info("%s", r->device_note);
 	notify_ready(status);
@@ -182,6 +184,15 @@ static void on_state(struct server *s, enum engine_state before)
 	}
 }
 
+static void tell_kept(const struct engine_report *r)
+{
+	if (r->kept_bytes)
+		log_info("the packed weights are kept for the next load: %.2f GB",
+			(double)r->kept_bytes * 1e-9);
+	else if (r->kept_error[0])
+		log_warning("the packed weights are not kept for the next load: %s", r->kept_error);
+}
+
 static int on_engine(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
 	struct server *s = userdata;
@@ -189,6 +200,7 @@ static int on_engine(sd_event_source *source, int fd, uint32_t events, void *use
 	struct event *e;
 
 	engine_thread_collect(s->engine, &e, &s->report);
+	tell_kept(&s->report);
 	while (e) {
 		struct event *next = e->next;
 

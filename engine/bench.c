@@ -599,7 +599,8 @@ int main(int argc, char **argv)
 		n = list_tests(&a, tests);
 		for (uint32_t i = 0; i < n; i++)
 			context = context_of(&tests[i]) > context ? context_of(&tests[i]) : context;
-		r = weights_load(m, &b, 1, NULL, context, NULL, &w, error, sizeof(error));
+		r = weights_load(m, &b, 1, &(struct weights_options){.context = context}, &w, error,
+			sizeof(error));
 	}
 	if (r < 0)
 		fprintf(stderr, "zeph-bench: %s\n", error);

@@ -105,7 +105,8 @@ struct weights {
 	struct backend **backends; /* [n_backends], not owned */
 	uint64_t *backend_bytes;   /* [n_backends] resident on each */
 	uint32_t n_backends;
-	uint64_t bytes; /* resident */
+	uint64_t bytes;        /* resident */
+	struct packed *packed; /* what some of them lie in, or NULL */
 };
 
 /* Called now and then while weights go up; a non-zero return stops the load with -ECANCELED. */
@@ -114,11 +115,23 @@ struct weights_progress {
 	void *userdata;
 };
 
-/* Hands every tensor to its layer's backend. placement[l] is the index in backends of layer l, the
- * embedding and the output follow the first and the last layer; NULL places all on backends[0]. */
+struct packed;
+struct packed_place;
+
+/* How the weights go up; all zero: all of them on backends[0]. */
+struct weights_options {
+	/* [n_layers] the index in backends of each layer, the embedding and the output follow the
+	 * first and the last one; NULL: 0 */
+	const uint32_t *placement;
+	uint32_t context; /* positions of RoPE; 0: the model's */
+	const struct weights_progress *progress;
+	/* Where they may have been kept, for a backend alone (packed.h); NULL: nowhere */
+	const struct packed_place *packed;
+};
+
+/* Hands every tensor to its layer's backend, once. 0, or a negative errno and a sentence. */
 int weights_load(const struct model *m, struct backend *const *backends, uint32_t n_backends,
-	const uint32_t *placement, uint32_t context, const struct weights_progress *progress,
-	struct weights **ret, char *error, size_t error_size);
+	const struct weights_options *o, struct weights **ret, char *error, size_t error_size);
 struct weights *weights_free(struct weights *w); /* accepts NULL, returns NULL */
 /* Bytes resident on that one of its backends. */
 uint64_t weights_bytes_on(const struct weights *w, const struct backend *b);

@@ -92,6 +92,7 @@ static int build(struct load *l)
 {
 	const uint32_t n = l->m->config.n_layers, split = n - l->placement.layers_on_device;
 	uint32_t *of_layer = calloc(n, sizeof(*of_layer));
+	struct weights_options o;
 	int r;
 
 	if (!of_layer) {
@@ -100,8 +101,9 @@ static int build(struct load *l)
 	}
 	for (uint32_t i = 0; i < split; i++)
 		of_layer[i] = 1;
-	r = weights_load(l->m, l->placement.backends, l->placement.n_backends, of_layer,
-		l->o.context, l->progress, &l->weights, l->error, l->error_size);
+	o = (struct weights_options){of_layer, l->o.context, l->progress, l->p->packed};
+	r = weights_load(l->m, l->placement.backends, l->placement.n_backends, &o, &l->weights,
+		l->error, l->error_size);
 	free(of_layer);
 	if (r == 0)
 		r = engine_new(l->weights, &l->o, l->sink, &l->engine, l->error, l->error_size);

@@ -22,6 +22,7 @@ struct placement {
 struct placement_options {
 	struct device_options device;
 	int64_t gpu_layers; /* so many on the card, if it has the memory; -1: as many as fit */
+	const struct packed_place *packed; /* see struct weights_options */
 };
 
 /* Opens the device, and where a card does not hold the whole model the processor beside it; loads

@@ -105,6 +105,9 @@ int source_add_end(struct model_source *s, int32_t id);
 
 struct model_source *source_free(struct model_source *s); /* accepts NULL, returns NULL */
 
+/* Where a layer keeps the handle of one of its tensors. */
+struct weight **weights_of_layer(struct layer_weights *l, enum layer_tensor which);
+
 /* Demands every tensor of the configuration with its exact shape, and no other; fills s->fixed,
  * s->layers and the rest of *c. */
 int model_tensors_check(

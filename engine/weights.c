@@ -2,7 +2,7 @@
  *
  * struct weights owns the backends' handles; backends and model belong to the caller and outlive
  * it. After a tensor is handed over nothing needs its pages, so they leave the process (the page
- * cache may keep them). */
+ * cache may keep them). What packed.h has kept is handed over from there. */
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -14,6 +14,7 @@
 
 #include "engine/convert.h"
 #include "engine/model.h"
+#include "engine/packed.h"
 #include "engine/source.h"
 
 /* What the steps of one load share. */
@@ -36,12 +37,10 @@ static void advise(const struct source_tensor *t, int advice)
 		(void)madvise((void *)from, to - from, advice);
 }
 
-static int put(struct load *l, struct backend *b, const struct tensor *t, struct weight **ret)
+/* What putting t has led to. */
+static int taken(struct load *l, struct backend *b, const struct tensor *t, int r,
+	const struct weight *weight)
 {
-	int r;
-
-	b->error[0] = '\0';
-	r = b->ops->weight_put(b, t, ret);
 	if (r == -ENOTSUP && b->error[0] == '\0')
 		return model_refuse(&l->why, r, "tensor %s: the %s backend does not run type %s",
 			t->name, b->ops->name, dtype_info(t->dtype)->name);
@@ -49,11 +48,36 @@ static int put(struct load *l, struct backend *b, const struct tensor *t, struct
 		return model_refuse(&l->why, r, "%s", b->error); /* it names the tensor */
 	if (r < 0)
 		return model_refuse(&l->why, r, "tensor %s: %s", t->name, strerror(-r));
-	l->w->bytes += b->ops->weight_bytes(*ret);
+	l->w->bytes += b->ops->weight_bytes(weight);
 	for (uint32_t i = 0; i < l->w->n_backends; i++)
 		if (l->w->backends[i] == b)
-			l->w->backend_bytes[i] += b->ops->weight_bytes(*ret);
+			l->w->backend_bytes[i] += b->ops->weight_bytes(weight);
 	return 0;
+}
+
+static int put(struct load *l, struct backend *b, const struct tensor *t, struct weight **ret)
+{
+	int r;
+
+	b->error[0] = '\0';
+	r = b->ops->weight_put(b, t, ret);
+	return taken(l, b, t, r, r == 0 ? *ret : NULL);
+}
+
+/* As put(), if the tensor's packed bytes were kept: *ret is then there. */
+static int adopt(struct load *l, struct backend *b, const struct tensor *t, enum dtype as,
+	struct weight **ret)
+{
+	struct tensor packed = *t;
+	int r;
+
+	packed.dtype = as;
+	packed.data = packed_tensor(l->w->packed, &packed, &packed.bytes);
+	if (!packed.data)
+		return 0;
+	b->error[0] = '\0';
+	r = b->ops->weight_adopt(b, &packed, ret);
+	return taken(l, b, t, r, r == 0 ? *ret : NULL);
 }
 
 /* Norms and biases are f32 on every backend, whatever the file's type: they are few bytes, and a
@@ -109,6 +133,7 @@ static int put_tensor(
 {
 	char name[128];
 	struct tensor tensor;
+	enum dtype as;
 	int r;
 
 	if (!t)
@@ -125,10 +150,13 @@ static int put_tensor(
 		.data = t->data,
 		.bytes = t->bytes,
 	};
-	advise(t, MADV_WILLNEED);
-	r = t->n_dims == 1 && t->dtype != DTYPE_F32
-		    ? put_vector(l, b, tensor, ret)
-		    : put_converted(l, b, &tensor, model_loaded_type(l->w->model, t), ret);
+	as = model_loaded_type(l->w->model, t);
+	r = l->w->packed ? adopt(l, b, &tensor, as, ret) : 0;
+	if (r == 0 && !*ret) {
+		advise(t, MADV_WILLNEED);
+		r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
+							    : put_converted(l, b, &tensor, as, ret);
+	}
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
@@ -143,34 +171,43 @@ static int put_tensor(
 	return 0;
 }
 
+struct weight **weights_of_layer(struct layer_weights *l, enum layer_tensor which)
+{
+	switch (which) {
+	case LAYER_ATTN_NORM: return &l->attn_norm;
+	case LAYER_Q: return &l->wq;
+	case LAYER_K: return &l->wk;
+	case LAYER_V: return &l->wv;
+	case LAYER_O: return &l->wo;
+	case LAYER_BQ: return &l->bq;
+	case LAYER_BK: return &l->bk;
+	case LAYER_BV: return &l->bv;
+	case LAYER_BO: return &l->bo;
+	case LAYER_FFN_NORM: return &l->ffn_norm;
+	case LAYER_GATE: return &l->gate;
+	case LAYER_UP: return &l->up;
+	case LAYER_DOWN: return &l->down;
+	case LAYER_BGATE: return &l->bgate;
+	case LAYER_BUP: return &l->bup;
+	case LAYER_BDOWN: return &l->bdown;
+	case LAYER_TENSORS: break;
+	}
+	assert(!"no tensor of a layer");
+	return NULL;
+}
+
 static int load_layer(struct load *l, uint32_t layer)
 {
 	struct layer_weights *lw = &l->w->layers[layer];
-	struct weight **const to[LAYER_TENSORS] = {
-		[LAYER_ATTN_NORM] = &lw->attn_norm,
-		[LAYER_Q] = &lw->wq,
-		[LAYER_K] = &lw->wk,
-		[LAYER_V] = &lw->wv,
-		[LAYER_O] = &lw->wo,
-		[LAYER_BQ] = &lw->bq,
-		[LAYER_BK] = &lw->bk,
-		[LAYER_BV] = &lw->bv,
-		[LAYER_BO] = &lw->bo,
-		[LAYER_FFN_NORM] = &lw->ffn_norm,
-		[LAYER_GATE] = &lw->gate,
-		[LAYER_UP] = &lw->up,
-		[LAYER_DOWN] = &lw->down,
-		[LAYER_BGATE] = &lw->bgate,
-		[LAYER_BUP] = &lw->bup,
-		[LAYER_BDOWN] = &lw->bdown,
-	};
 	const struct model_source *s = l->w->model->source;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < LAYER_TENSORS; i++) {
-		r = put_tensor(
-			l, lw->backend, source_layer_tensor(s, layer, (enum layer_tensor)i), to[i]);
+		const enum layer_tensor which = (enum layer_tensor)i;
+
+		r = put_tensor(l, lw->backend, source_layer_tensor(s, layer, which),
+			weights_of_layer(lw, which));
 		if (r < 0)
 			return r;
 	}
@@ -283,11 +320,44 @@ static int place(struct weights *w, const uint32_t *placement)
 	return 0;
 }
 
-int weights_load(const struct model *m, struct backend *const *backends, uint32_t n_backends,
-	const uint32_t *placement, uint32_t context, const struct weights_progress *progress,
-	struct weights **ret, char *error, size_t error_size)
+/* What was kept of them, if they were; want of it is no failure. */
+static int open_packed(struct load *l, const struct weights_options *o)
 {
-	struct load l = {.progress = progress, .why = {error, error_size}};
+	struct backend *b = l->w->backends[0];
+	int r;
+
+	if (!o->packed || l->w->n_backends > 1 || !b->ops->weight_layout)
+		return 0;
+	r = packed_open(
+		o->packed, l->w->model, b->ops->weight_layout(b), o->progress, &l->w->packed);
+	if (r == -ECANCELED)
+		return model_refuse(&l->why, r, "the load was cancelled");
+	if (r == 0)
+		l->done_bytes = l->w->model->config.tensor_bytes;
+	return 0;
+}
+
+/* Everything that one load needs beside the weights, then they. */
+static int load_with(struct load *l, const struct weights_options *o)
+{
+	const struct model *m = l->w->model;
+	int r = open_packed(l, o);
+
+	if (r == 0 && m->quantize && !l->w->packed) {
+		r = pool_new(l->w->backends[0]->device.threads, &l->pool);
+		if (r < 0)
+			return model_refuse(&l->why, r, "no threads to convert the weights");
+	}
+	if (r == 0)
+		r = load(l, o->context ? o->context : m->config.context);
+	pool_free(l->pool);
+	return r;
+}
+
+int weights_load(const struct model *m, struct backend *const *backends, uint32_t n_backends,
+	const struct weights_options *o, struct weights **ret, char *error, size_t error_size)
+{
+	struct load l = {.progress = o->progress, .why = {error, error_size}};
 	struct weights *w;
 	uint32_t i, b;
 	int r = -ENOMEM;
@@ -305,15 +375,12 @@ int weights_load(const struct model *m, struct backend *const *backends, uint32_
 	w->backend_bytes = calloc(n_backends, sizeof(*w->backend_bytes));
 	if (w->layers && w->ropes && w->backends && w->backend_bytes) {
 		memcpy(w->backends, backends, n_backends * sizeof(*backends));
-		r = place(w, placement);
+		r = place(w, o->placement);
 	}
 	if (r < 0)
 		r = model_refuse(&l.why, r, "no memory for the weights' handles");
-	else if (m->quantize && (r = pool_new(backends[0]->device.threads, &l.pool)) < 0)
-		r = model_refuse(&l.why, r, "no threads to convert the weights");
-	if (r == 0)
-		r = load(&l, context ? context : m->config.context);
-	pool_free(l.pool);
+	else
+		r = load_with(&l, o);
 	if (r < 0) {
 		weights_free(w);
 		return r;
@@ -342,13 +409,10 @@ struct weights *weights_free(struct weights *w)
 		return NULL;
 	for (i = 0; w->layers && i < w->model->config.n_layers; i++) {
 		struct layer_weights *l = &w->layers[i];
-		struct weight *const all[] = {l->attn_norm, l->wq, l->wk, l->wv, l->wo, l->bq,
-			l->bk, l->bv, l->bo, l->ffn_norm, l->gate, l->up, l->down, l->bgate, l->bup,
-			l->bdown};
-		size_t k;
+		unsigned k;
 
-		for (k = 0; k < sizeof(all) / sizeof(*all); k++)
-			drop(l->backend, all[k]);
+		for (k = 0; k < LAYER_TENSORS; k++)
+			drop(l->backend, *weights_of_layer(l, (enum layer_tensor)k));
 	}
 	if (w->output != w->embed)
 		drop(w->output_backend, w->output);
@@ -356,6 +420,7 @@ struct weights *weights_free(struct weights *w)
 	drop(w->embed_backend, w->embed);
 	for (i = 0; w->ropes && w->backends && i < w->n_backends; i++)
 		drop(w->backends[i], w->ropes[i]);
+	packed_free(w->packed);
 	free(w->layers);
 	free(w->ropes);
 	free(w->backends);

@@ -112,6 +112,13 @@ struct backend_ops {
 	 * not the host's memory. */
 	const void *(*weight_data)(const struct weight *w);
 
+	/* Optional, both or neither: weights that were taken over once. What weight_data() gives
+	 * of a tensor is the same on every backend of this name whose weight_layout() says the
+	 * same, and weight_adopt() takes it: t is the tensor, but data and bytes are those. They
+	 * are 64-byte aligned and stay, unchanged, until the weight is freed. */
+	const char *(*weight_layout)(const struct backend *b);
+	int (*weight_adopt)(struct backend *b, const struct tensor *t, struct weight **ret);
+
 	int (*buffer_new)(
 		struct backend *b, size_t n_floats, float **ret); /* 64-byte aligned, zeroed */
 	void (*buffer_free)(struct backend *b, float *buffer);    /* accepts NULL */

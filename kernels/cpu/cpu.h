@@ -55,6 +55,8 @@ void cpu_weight_free(struct backend *b, struct weight *w);
 size_t cpu_weight_bytes(const struct weight *w);
 uint32_t cpu_weight_rows(const struct weight *w);
 const void *cpu_weight_data(const struct weight *w);
+const char *cpu_weight_layout(const struct backend *b);
+int cpu_weight_adopt(struct backend *b, const struct tensor *t, struct weight **ret);
 
 /* rows.c */
 int cpu_embed(struct backend *b, const struct batch *batch, const struct weight *table, float *y);

@@ -2,6 +2,7 @@
  * touches its memory first. */
 #include "kernels/cpu/cpu.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,12 +29,11 @@ static int refuse(struct cpu *cpu, const struct tensor *t, const char *what)
 	return -EINVAL;
 }
 
-int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **ret)
+/* The weight without its data; row_bytes are a row's in the file. */
+static int weight_new(
+	struct cpu *cpu, const struct tensor *t, size_t *ret_row_bytes, struct weight **ret)
 {
-	struct cpu *cpu = cpu_of(b);
-	struct pack_run run = {.data = t->data};
 	struct weight *w;
-	size_t whole;
 
 	if (t->rows == 0 || t->cols == 0)
 		return refuse(cpu, t, "a tensor needs rows and columns");
@@ -48,9 +48,26 @@ int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **re
 		refuse(cpu, t, "no kernel for this type");
 		return -ENOTSUP;
 	}
-	if (!dtype_row_bytes(t->dtype, t->cols, &run.row_bytes) ||
-		__builtin_mul_overflow(run.row_bytes, (size_t)t->rows, &whole) ||
-		whole != t->bytes || !layout_size(w)) {
+	if (!dtype_row_bytes(t->dtype, t->cols, ret_row_bytes) || !layout_size(w)) {
+		free(w);
+		return refuse(cpu, t, "its bytes do not fit its shape");
+	}
+	*ret = w;
+	return 0;
+}
+
+int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **ret)
+{
+	struct cpu *cpu = cpu_of(b);
+	struct pack_run run = {.data = t->data};
+	struct weight *w = NULL;
+	size_t whole;
+	int r;
+
+	r = weight_new(cpu, t, &run.row_bytes, &w);
+	if (r < 0)
+		return r;
+	if (__builtin_mul_overflow(run.row_bytes, (size_t)t->rows, &whole) || whole != t->bytes) {
 		free(w);
 		return refuse(cpu, t, "its bytes do not fit its shape");
 	}
@@ -62,6 +79,31 @@ int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **re
 	}
 	run.w = w;
 	pool_run(cpu->pool, pack_groups, &run, w->groups, w->groups > 64 ? 16 : 4);
+	*ret = w;
+	return 0;
+}
+
+/* The number is raised when layout.h changes, or what layout_pack() writes (test-cpu knows it). */
+const char *cpu_weight_layout(const struct backend *b)
+{
+	return ((const struct cpu *)b)->isa.byte_zero ? "cpu 1, bytes from 128" : "cpu 1";
+}
+
+int cpu_weight_adopt(struct backend *b, const struct tensor *t, struct weight **ret)
+{
+	struct weight *w = NULL;
+	size_t row_bytes;
+	int r;
+
+	assert((uintptr_t)t->data % 64 == 0);
+	r = weight_new(cpu_of(b), t, &row_bytes, &w);
+	if (r < 0)
+		return r;
+	if (w->bytes != t->bytes) {
+		free(w);
+		return refuse(cpu_of(b), t, "its packed bytes do not fit its shape");
+	}
+	w->data = (uint8_t *)t->data; /* no kernel writes to a weight */
 	*ret = w;
 	return 0;
 }

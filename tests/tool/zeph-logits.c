@@ -191,7 +191,8 @@ int main(int argc, char **argv)
 			&(struct device_options){a.device, a.threads, a.activations, a.inexact}, &b,
 			&found, error, sizeof(error));
 	if (r == 0)
-		r = weights_load(m, &b, 1, NULL, n, NULL, &w, error, sizeof(error));
+		r = weights_load(m, &b, 1, &(struct weights_options){.context = n}, &w, error,
+			sizeof(error));
 	if (r < 0) {
 		fprintf(stderr, "zeph-logits: %s\n", error);
 		return 1;

@@ -43,8 +43,9 @@ static void load(struct loaded *l, struct backend *b, const struct mkmodel_shape
 	l->owner = 1;
 	assert_int_equal(model_open(path, NULL, &l->model, error, sizeof(error)), 0);
 	unlink(path);
-	assert_int_equal(weights_load(l->model, &b, 1, NULL, CONTEXT, NULL, &l->weights, error,
-				 sizeof(error)),
+	assert_int_equal(
+		weights_load(l->model, &b, 1, &(struct weights_options){.context = CONTEXT},
+			&l->weights, error, sizeof(error)),
 		0);
 	assert_int_equal(kv_pool_new(l->weights, kv_dtype, PAGES, SLOTS, CONTEXT, &l->pool, error,
 				 sizeof(error)),

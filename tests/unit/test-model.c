@@ -581,7 +581,8 @@ static void weights_go_up_once_each(void **state)
 	char error[256];
 
 	assert_int_equal(backend_new_reference(1, &b), 0);
-	if (weights_load(m, &b, 1, NULL, 32, &progress, &w, error, sizeof(error)) < 0)
+	if (weights_load(m, &b, 1, &(struct weights_options){.context = 32, .progress = &progress},
+		    &w, error, sizeof(error)) < 0)
 		fail_msg("refused: %s", error);
 	assert_int_equal(seen.n, m->source->n_tensors);
 	assert_int_equal(seen.last, seen.total);
@@ -599,7 +600,9 @@ static void weights_go_up_once_each(void **state)
 		seen.n = 0;
 		seen.last = 0;
 		assert_int_equal(
-			weights_load(m, &b, 1, NULL, 32, &progress, &w, error, sizeof(error)),
+			weights_load(m, &b, 1,
+				&(struct weights_options){.context = 32, .progress = &progress}, &w,
+				error, sizeof(error)),
 			-ECANCELED);
 	}
 	backend_free(b);
@@ -617,7 +620,8 @@ static void layers_lie_where_they_are_placed(void **state)
 
 	assert_int_equal(backend_new_reference(1, &b[0]), 0);
 	assert_int_equal(backend_new_reference(1, &b[1]), 0);
-	if (weights_load(m, b, 2, placement, 32, NULL, &w, error, sizeof(error)) < 0)
+	if (weights_load(m, b, 2, &(struct weights_options){.placement = placement, .context = 32},
+		    &w, error, sizeof(error)) < 0)
 		fail_msg("refused: %s", error);
 	assert_ptr_equal(w->embed_backend, b[1]);
 	assert_ptr_equal(w->output_backend, b[0]);
@@ -630,11 +634,13 @@ static void layers_lie_where_they_are_placed(void **state)
 
 	/* a tied table is shared on one backend and doubled on two */
 	m = accept(&tied, NULL);
-	if (weights_load(m, b, 2, NULL, 8, NULL, &w, error, sizeof(error)) < 0)
+	if (weights_load(
+		    m, b, 2, &(struct weights_options){.context = 8}, &w, error, sizeof(error)) < 0)
 		fail_msg("refused: %s", error);
 	assert_ptr_equal(w->output, w->embed);
 	weights_free(w);
-	if (weights_load(m, b, 2, placement, 8, NULL, &w, error, sizeof(error)) < 0)
+	if (weights_load(m, b, 2, &(struct weights_options){.placement = placement, .context = 8},
+		    &w, error, sizeof(error)) < 0)
 		fail_msg("refused: %s", error);
 	assert_ptr_not_equal(w->output, w->embed);
 	weights_free(w);
