@@ -11,26 +11,27 @@ char *cache_folder(const char *name)
 {
 	const char *directory = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME");
 	const char *home = getenv("HOME");
-	char *zeph = NULL, *path = NULL;
+	char *path = NULL, *slash;
 	int r;
 
 	if (directory && directory[0] == '/')
-		r = asprintf(&zeph, "%.*s", (int)strcspn(directory, ":"), directory);
+		r = asprintf(&path, "%.*s/%s", (int)strcspn(directory, ":"), directory, name);
 	else if (xdg && xdg[0] == '/')
-		r = asprintf(&zeph, "%s/zeph", xdg);
+		r = asprintf(&path, "%s/zeph/%s", xdg, name);
 	else if (home && home[0] == '/')
-		r = asprintf(&zeph, "%s/.cache/zeph", home);
+		r = asprintf(&path, "%s/.cache/zeph/%s", home, name);
 	else
 		return NULL;
 	if (r < 0)
 		return NULL;
-	if (asprintf(&path, "%s/%s", zeph, name) < 0)
-		path = NULL;
-	(void)mkdir(zeph, 0700);
-	if (path && mkdir(path, 0700) < 0 && errno != EEXIST) {
+	for (slash = path; (slash = strchr(slash + 1, '/'));) {
+		*slash = 0;
+		(void)mkdir(path, 0700);
+		*slash = '/';
+	}
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
 		free(path);
 		path = NULL;
 	}
-	free(zeph);
 	return path;
 }

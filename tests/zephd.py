@@ -88,7 +88,7 @@ class Zephd:
                  self.socket, *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "XDG_STATE_HOME": str(self.directory / "state"),
-                     **(environment or {})})
+                     "XDG_CACHE_HOME": str(self.directory / "cache"), **(environment or {})})
         end = time.monotonic() + seconds
         while not self.listens():
             if self.process.poll() is not None or time.monotonic() > end:
