@@ -260,6 +260,16 @@ static int submit(struct engine *e, uint32_t vocab, uint64_t id, uint32_t n, uin
 	return 0;
 }
 
+/* The jobs of one round of a test. */
+static int submit_all(struct engine *e, uint32_t vocab, const struct test *t, uint32_t generate)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < t->batch && r == 0; i++)
+		r = submit(e, vocab, i, t->prompt ? t->prompt : t->depth + 1, generate);
+	return r;
+}
+
 /* Runs until the counter shows `done` jobs. With decode_seconds, adds up the steps in which `batch`
  * tokens and nothing else came. */
 static int run(struct engine *e, struct counter *c, uint32_t done, uint32_t batch,
@@ -321,12 +331,17 @@ static int measure(
 		fprintf(stderr, "zeph-bench: %s\n", error);
 		return r;
 	}
-	for (uint32_t i = 0; i < t->batch && r == 0; i++)
-		r = submit(e, vocab, i, t->prompt ? t->prompt : t->depth + 1,
-			t->prompt ? 1 : t->generate);
+	/* Sequences whose prompts are cached generate side by side from the first step on. */
+	if (t->batch > 1 && t->depth > 0) {
+		r = submit_all(e, vocab, t, 1);
+		if (r == 0)
+			r = run(e, &c, t->batch, t->batch, NULL, NULL);
+	}
+	if (r == 0)
+		r = submit_all(e, vocab, t, t->prompt ? 1 : t->generate);
 	begin = now();
 	if (r == 0)
-		r = run(e, &c, t->batch, t->batch, t->prompt ? NULL : &seconds, &tokens);
+		r = run(e, &c, c.done + t->batch, t->batch, t->prompt ? NULL : &seconds, &tokens);
 	if (r == 0)
 		*ret_rate = t->prompt ? t->prompt / (now() - begin) : tokens / seconds;
 	engine_free(e);
