@@ -459,8 +459,8 @@ static int post(struct engine_thread *t, struct order *o, bool urgent)
 		atomic_store(&t->urgent, true);
 	if (o->kind == ORDER_SUBMIT && !o->job->batch_priority)
 		atomic_store(&t->interactive, true);
-	pthread_cond_signal(&t->mail_came);
 	pthread_mutex_unlock(&t->mail_lock);
+	pthread_cond_signal(&t->mail_came); /* unlocked: who wakes does not wait for us */
 	return 0;
 }
 
