@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_load.h"
+#include "daemon/thread.h"
 #include "engine/event.h"
 
 #define PROGRESS_USEC 100000 /* between two reports of a load */
@@ -366,6 +367,7 @@ static void *thread_main(void *userdata)
 {
 	struct engine_thread *t = userdata;
 
+	thread_take_long_turns();
 	beat(t);
 	if (load(t) == ENGINE_READY)
 		serve(t);
@@ -489,8 +491,8 @@ static int post(struct engine_thread *t, struct order *o, bool urgent)
 		atomic_store(&t->urgent, true);
 	if (o->kind == ORDER_SUBMIT && !o->job->batch_priority)
 		atomic_store(&t->interactive, true);
-	pthread_cond_signal(&t->mail_came);
 	pthread_mutex_unlock(&t->mail_lock);
+	pthread_cond_signal(&t->mail_came); /* unlocked: who wakes does not wait for us */
 	return 0;
 }
 

@@ -64,8 +64,12 @@ static void *worker_main(void *userdata)
 		t->next = NULL;
 		*w->done_end = t;
 		w->done_end = &t->next;
+		pthread_mutex_unlock(&w->lock);
+
+		/* unlocked: who wakes takes the result at once */
 		ssize_t n = write(w->wake_fd, &one, sizeof(one));
 		assert(n == sizeof(one) || errno == EAGAIN);
+		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -136,8 +140,8 @@ void text_worker_submit(struct text_worker *w, struct text_task *t)
 	pthread_mutex_lock(&w->lock);
 	*w->todo_end = t;
 	w->todo_end = &t->next;
-	pthread_cond_signal(&w->came);
 	pthread_mutex_unlock(&w->lock);
+	pthread_cond_signal(&w->came);
 }
 
 struct text_task *text_worker_collect(struct text_worker *w)

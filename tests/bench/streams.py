@@ -9,8 +9,8 @@ out, zeph runs alone. Both have the same file, threads and prompts, both are gre
 early. Rounds are interleaved, so that a busy machine is as unkind to both. Printed for each number of
 clients, as medians of the rounds: tokens a second in all, first-token and inter-token times (p50, p99,
 of all streams of a round), and the ratio of zeph's tokens a second to the other's. Then how soon the first
-token of a prompt of 20 tokens comes, how soon that of a prompt that is cached, against the time of a
-token, and how much of its rate a stream keeps beside one whose reader never reads.
+token of a prompt of 20 tokens comes, how soon that of a prompt that is cached (connecting included),
+against the time of a token, and how much of its rate a stream keeps beside one whose reader never reads.
 
 load.py measures a long prompt among streams, and a crowd of batch requests beside one stream.
 """
@@ -183,7 +183,7 @@ def compare(servers, arguments):
 
 def latency(servers, arguments):
     """First tokens of short prompts: new to both, and cached in zeph."""
-    zeph, ratios, hits = servers[0], [], []
+    zeph, hits = servers[0], []
     found = {server: [] for server in servers}
     for seed in range(FIRSTS + 1):
         for server in servers:
@@ -191,7 +191,7 @@ def latency(servers, arguments):
         # two whole pages and the one token whose logits are wanted
         zeph.first(digits(seed + 500, 33), 33)
         times = zeph.first(digits(seed + 500, 33), 33)
-        hits.append(times[0] / statistics.median(b - a for a, b in zip(times, times[1:])))
+        hits.append((times[0], statistics.median(b - a for a, b in zip(times, times[1:]))))
     for server in servers:
         del found[server][0]  # warms up
         print(f"20 tokens    {server.name:17} first token {1000 * statistics.median(found[server]):.1f} ms",
@@ -199,8 +199,10 @@ def latency(servers, arguments):
     if len(servers) > 1:
         ratios = [b / a for a, b in zip(*found.values())]
         print(f"20 tokens    first token {statistics.median(ratios):.2f} times as soon")
-    print(f"a cached prompt's first token takes {statistics.median(hits):.2f} times what a token takes",
-          flush=True)
+    first, token = (1000 * statistics.median(times) for times in zip(*hits[1:]))
+    ratios = [first / token for first, token in hits[1:]]
+    print(f"a cached prompt's first token takes {statistics.median(ratios):.2f} times what a token takes, "
+          f"{first:.2f} ms against {token:.2f} ms; at worst {max(ratios):.2f} times", flush=True)
 
 
 def never_reads(zeph, arguments):
