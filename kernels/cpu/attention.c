@@ -103,15 +103,59 @@ static uint32_t window_start(const struct attention_shape *s, uint32_t position)
 	return s->window > 0 && position + 1 > s->window ? position + 1 - s->window : 0;
 }
 
+/* The keys of a block's pages: NULL where no row of the tile sees one. A row's window begins one
+ * position after that of the row before it, so that between the first one's begin and the last
+ * one's position all is seen. */
+static void pages_find(const struct attention_run *r, const struct tile *t, uint32_t of,
+	uint32_t block, const uint8_t *ret_keys[BLOCK_PAGES])
+{
+	const struct batch *batch = r->batch;
+	const uint32_t begin = window_start(r->shape, batch->positions[t->row]);
+	const uint32_t last = batch->positions[t->row + t->n_rows - 1];
+	const uint32_t *pages = batch->page_table +
+				(size_t)batch->slots[t->row] * batch->page_table_stride;
+
+	for (uint32_t i = 0; i < BLOCK_PAGES; i++) {
+		const uint32_t page = block * BLOCK_PAGES + i;
+
+		ret_keys[i] = NULL;
+		if (page < begin / KV_PAGE_TOKENS || page > last / KV_PAGE_TOKENS)
+			continue;
+		assert(pages[page] < r->kv->shape.n_pages);
+		ret_keys[i] = kv_head(r->kv, r->layer, pages[page], of);
+	}
+}
+
+/* What is attended to after that block, fetched meanwhile; at the end, what is there already. */
+static void pages_ahead(const struct attention_run *r, const struct tile *t, uint32_t of,
+	uint32_t block, struct cpu_attend *a)
+{
+	bool more = true;
+
+	if (block < t->last) {
+		block++;
+	} else if (of + 1 < r->shape->n_kv_heads) {
+		of++;
+		block = t->first;
+	} else if (t + 1 < r->tiles + r->n_tiles) {
+		t++;
+		of = 0;
+		block = t->first;
+	} else {
+		more = false;
+	}
+	if (more)
+		pages_find(r, t, of, block, a->next);
+	for (uint32_t i = 0; i < BLOCK_PAGES; i++)
+		if (!a->next[i])
+			a->next[i] = a->k[i];
+}
+
 static void attend_block(const struct attention_run *r, const struct tile *t, uint32_t of,
 	uint32_t block, const struct workspace *w)
 {
 	const struct batch *batch = r->batch;
 	const uint32_t base = block * ATTENTION_BLOCK, n = t->n_rows * r->group;
-	const uint32_t *pages = batch->page_table +
-				(size_t)batch->slots[t->row] * batch->page_table_stride +
-				(size_t)block * BLOCK_PAGES;
-	uint32_t lowest = ATTENTION_BLOCK, highest = 0;
 	struct cpu_attend a = {.dtype = r->kv->shape.dtype,
 		.head_dim = r->shape->head_dim,
 		.padded_dim = r->kv->padded_dim,
@@ -133,20 +177,13 @@ static void attend_block(const struct attention_run *r, const struct tile *t, ui
 		w->hi[i] = position < base                      ? 0
 			   : position - base >= ATTENTION_BLOCK ? ATTENTION_BLOCK
 								: position - base + 1;
-		if (w->lo[i] >= w->hi[i]) {
+		if (w->lo[i] >= w->hi[i])
 			w->lo[i] = w->hi[i] = 0;
-			continue;
-		}
-		lowest = w->lo[i] < lowest ? w->lo[i] : lowest;
-		highest = w->hi[i] > highest ? w->hi[i] : highest;
 	}
-	for (uint32_t i = 0; i < BLOCK_PAGES; i++) {
-		if (i * KV_PAGE_TOKENS >= highest || (i + 1) * KV_PAGE_TOKENS <= lowest)
-			continue;
-		assert(pages[i] < r->kv->shape.n_pages);
-		a.k[i] = kv_head(r->kv, r->layer, pages[i], of);
-		a.v[i] = a.k[i] + kv_values_offset(r->kv);
-	}
+	pages_find(r, t, of, block, a.k);
+	for (uint32_t i = 0; i < BLOCK_PAGES; i++)
+		a.v[i] = a.k[i] ? a.k[i] + kv_values_offset(r->kv) : NULL;
+	pages_ahead(r, t, of, block, &a);
 	r->cpu->isa.attend(&a);
 }
 
