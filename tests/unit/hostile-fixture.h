@@ -41,7 +41,8 @@ static void use_weights(const struct model *m, struct backend *b)
 	char error[256] = "", hex[65];
 
 	assert_int_equal(model_hash(m, 1, NULL, hex), 0);
-	if (weights_load(m, &b, 1, &(struct weights_options){.context = 4}, &w, error, sizeof(error)) == 0)
+	if (weights_load(m, &b, 1, &(struct weights_options){.context = 4}, &w, error,
+		    sizeof(error)) == 0)
 		weights_free(w);
 	else
 		assert_true(error[0] != '\0');
