@@ -2,7 +2,7 @@
 """How requests get on beside others, on a running model of one's own:
 
     load.py crowd    one uid's 32 batch requests beside another's single stream
-    load.py prompt   a prompt of 4,000 tokens among four streams
+    load.py prompt   a prompt of 4,000 tokens among four streams, and such streams without it
 
 Runs are interleaved and ratios are printed, so that a busy machine distorts all alike; gaps it
 lengthens one by one: the worst of them means something beside nothing else only. Root starts
@@ -111,30 +111,52 @@ def watch(clients, times, until=float("inf")):
     return None
 
 
+def beside(daemon, seed, among, seconds):
+    """Four streams for 4 s, then meanwhile a prompt of 4,000 tokens, or nothing for so many seconds.
+    Returns how long that took, the streams' median gap in the 2 s before and, as ratios to it in
+    ascending order, the gaps during it."""
+    streams = [ask(daemon, ids(4 * seed + i, 30), 7000) for i in range(4)]
+    times = {c: [] for c in streams}
+    watch(streams, times, time.monotonic() + 4)
+    at = time.monotonic()
+    if among:
+        with ask(daemon, ids(seed, 4000), 1) as c:
+            assert watch([*streams, c], {**times, c: []}) is c, "a stream has ended"
+    else:
+        assert watch(streams, times, at + seconds) is None, "a stream has ended"
+    end = time.monotonic()
+    for c in streams:
+        c.socket.close()
+    gaps = [(b, b - a) for t in times.values() for a, b in zip(t, t[1:])]
+    before = statistics.median(gap for b, gap in gaps if at - 2 <= b <= at)
+    time.sleep(0.5)
+    return end - at, before, sorted(gap / before for b, gap in gaps if at < b <= end)
+
+
 def prompt(daemon, rounds, tokens):
+    found = {"among": [], "without": []}
+    times = []
     for r in range(rounds):
         begin = time.monotonic()
         with ask(daemon, ids(7000 + r, 4000), 1) as c:
             watch([c], {c: []})
         alone = time.monotonic() - begin
-        streams = [ask(daemon, ids(8000 + 4 * r + i, 30), 7000) for i in range(4)]
-        times = {c: [] for c in streams}
-        watch(streams, times, time.monotonic() + 4)
-        at = time.monotonic()
-        with ask(daemon, ids(9000 + r, 4000), 1) as c:
-            assert watch([*streams, c], {**times, c: []}) is c, "a stream has ended"
-        end = time.monotonic()
-        for c in streams:
-            c.socket.close()
-        gaps = [(b, b - a) for t in times.values() for a, b in zip(t, t[1:])]
-        before = statistics.median(gap for b, gap in gaps if at - 2 <= b <= at)
-        during = sorted(gap / before for b, gap in gaps if at < b <= end)
-        print(f"prompt alone {alone:.2f} s, among four {end - at:.2f} s "
-              f"({(end - at) / alone:.2f}x); gaps: median {before * 1e3:.1f} ms before, then "
-              f"median {statistics.median(during):.2f}x, 99% "
-              f"{during[int(len(during) * 0.99)]:.2f}x, worst {during[-1]:.2f}x, over 3x "
-              f"{sum(gap > 3 for gap in during)} of {len(during)}")
-        time.sleep(0.5)
+        took, *among = beside(daemon, 8000 + 2 * r, True, 0)
+        times.append(took / alone)
+        print(f"prompt alone {alone:.2f} s, among four {took:.2f} s ({times[-1]:.2f}x)", flush=True)
+        without = beside(daemon, 8001 + 2 * r, False, took)[1:]
+        for name, (before, gaps) in (("among", among), ("without", without)):
+            found[name].append([statistics.median(gaps), gaps[int(len(gaps) * 0.99)], gaps[-1]])
+            print("    gaps of {}: {:.1f} ms before, then median {:.2f}x, 99% {:.2f}x, worst "
+                  "{:.2f}x, over 3x {} of {}".format(
+                      {"among": "the streams", "without": "streams without it"}[name],
+                      before * 1e3, *found[name][-1], sum(gap > 3 for gap in gaps), len(gaps)),
+                  flush=True)
+    print(f"medians: the prompt takes {statistics.median(times):.2f}x its time alone")
+    for name, rows in found.items():
+        print("    gaps {} prompt: median {:.2f}x, 99% {:.2f}x, worst {:.2f}x".format(
+            {"among": "beside the", "without": "with no"}[name],
+            *map(statistics.median, zip(*rows))))
 
 
 def main():
