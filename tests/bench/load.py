@@ -2,7 +2,7 @@
 """How requests get on beside others, on a running model of one's own:
 
     load.py crowd    one uid's 32 batch requests beside another's single stream
-    load.py prompt   a prompt of 4,000 tokens among four streams
+    load.py prompt   a prompt of 4,000 tokens among four streams, and such streams without it
 
 Runs are interleaved and ratios are printed, so that a busy machine distorts all alike; gaps it
 lengthens one by one: the worst of them means something beside nothing else only. Root starts
