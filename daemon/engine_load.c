@@ -101,9 +101,12 @@ static int load_model(const struct engine_setup *s, struct engine_load *l, char 
 		return -ESTALE;
 	}
 	r = model_open(s->path, &options, &l->model, error, size);
-	if (r == 0)
-		l->key = now;
-	return r;
+	if (r < 0)
+		return r;
+	l->key = file_key_of(s->path);
+	if (!file_key_same(&l->key, &now)) /* exchanged meanwhile: who knows which one it is */
+		l->key = (struct file_key){};
+	return 0;
 }
 
 /* The tokens of model.shared_prefix to the engine. */

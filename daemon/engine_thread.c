@@ -145,7 +145,7 @@ static void keep_packed(struct engine_thread *t)
 	const struct packer_told told = {kept, t};
 	int r;
 
-	if (!place.folder)
+	if (!place.folder || !file_key_known(&t->report.key))
 		return;
 	r = packer_new(&place, t->load.weights, &told, &t->load.packer);
 	if (r < 0)

@@ -8,7 +8,8 @@ struct file_key {
 	uint64_t dev, ino, size, mtime_nsec, ctime_nsec;
 };
 
-/* Of a file, or of a directory with the regular files in it. All zero: it cannot be told. */
+/* Of a file, or of a directory with the regular files in it. All zero: it cannot be told, errno
+ * says why. */
 struct file_key file_key_of(const char *path);
 
 static inline bool file_key_known(const struct file_key *k)

@@ -14,9 +14,8 @@
 #include "engine/packed_file.h"
 #include "kernels/pool.h"
 
-#define PIECE_BYTES  ((size_t)8 << 20) /* of one thread at a time */
-#define ROUND_PIECES 32                /* between two reports */
-#define THREADS      8                 /* a disk wants to be asked by several */
+#define ROUND_PIECES 32 /* between two reports */
+#define THREADS      8  /* a disk wants to be asked by several */
 
 struct packed {
 	uint8_t *at; /* aligned to PACKED_ALIGN */
@@ -96,8 +95,9 @@ int packed_read_head(int fd, struct packed_head *ret, struct packed_entry **ret_
 		memcmp(h.magic, PACKED_MAGIC, sizeof(h.magic)) != 0 ||
 		h.version != PACKED_VERSION || h.bytes != (uint64_t)st.st_size ||
 		h.bytes % PACKED_ALIGN != 0 || h.n_tensors == 0 ||
-		h.n_tensors > MODEL_TENSORS_MAX || !memchr(h.layout, 0, sizeof(h.layout)) ||
-		!memchr(h.mix, 0, sizeof(h.mix)) || !memchr(h.model, 0, sizeof(h.model)))
+		h.n_tensors > (h.bytes - sizeof(h)) / sizeof(struct packed_entry) ||
+		!memchr(h.layout, 0, sizeof(h.layout)) || !memchr(h.mix, 0, sizeof(h.mix)) ||
+		!memchr(h.model, 0, sizeof(h.model)))
 		return -EBADMSG;
 	if (ret_entries) {
 		int r = read_entries(fd, &h, ret_entries);
@@ -140,9 +140,9 @@ static void fill_pieces(void *arg, struct pool_range range)
 	struct fill *f = arg;
 
 	for (uint32_t i = range.begin; i < range.end; i++) {
-		const size_t from = f->begin + i * PIECE_BYTES;
+		const size_t from = f->begin + i * PACKED_PIECE;
 		const size_t left = f->bytes - from;
-		int r = f->piece(f, from, left < PIECE_BYTES ? left : PIECE_BYTES);
+		int r = f->piece(f, from, left < PACKED_PIECE ? left : PACKED_PIECE);
 
 		if (r < 0)
 			atomic_store(&f->failure, r);
@@ -198,14 +198,14 @@ static int fill(struct fill *f, const struct weights_progress *progress, uint64_
 
 	if (r < 0)
 		return r;
-	for (f->begin = 0; f->begin < f->bytes && r == 0; f->begin += ROUND_PIECES * PIECE_BYTES) {
+	for (f->begin = 0; f->begin < f->bytes && r == 0; f->begin += ROUND_PIECES * PACKED_PIECE) {
 		size_t left = f->bytes - f->begin, done;
-		size_t pieces = (left + PIECE_BYTES - 1) / PIECE_BYTES;
+		size_t pieces = (left + PACKED_PIECE - 1) / PACKED_PIECE;
 
 		pieces = pieces < ROUND_PIECES ? pieces : ROUND_PIECES;
 		pool_run(pool, fill_pieces, f, (uint32_t)pieces, 1);
 		r = atomic_load(&f->failure);
-		done = pieces < ROUND_PIECES ? f->bytes : f->begin + pieces * PIECE_BYTES;
+		done = pieces < ROUND_PIECES ? f->bytes : f->begin + pieces * PACKED_PIECE;
 		done = done < f->bytes ? done : f->bytes;
 		if (r == 0 && f->piece == map_piece && huge_bytes(f->at) < done / 4 * 3)
 			r = -ENOTSUP;
@@ -293,7 +293,7 @@ static int open_file(const struct packed_place *place, const struct model *m, in
 	if (r < 0)
 		return r;
 	packed_name(place, m, name);
-	fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	r = fd < 0 ? -errno : 0;
 	close(folder);
 	*ret_fd = fd;

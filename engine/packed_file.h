@@ -10,7 +10,8 @@
 #define PACKED_VERSION 1
 #define PACKED_ALIGN   ((size_t)2 << 20) /* a huge page */
 #define PACKED_SUFFIX  ".packed"
-#define PACKED_NEW     ".new" /* behind the suffix, until it is whole */
+#define PACKED_NEW     ".new"            /* behind the suffix, until it is whole */
+#define PACKED_PIECE   ((size_t)8 << 20) /* read and written at a time: whole huge pages */
 
 struct packed_entry {
 	char name[128];

@@ -15,7 +15,7 @@
 #include "engine/packed_file.h"
 #include "engine/source.h"
 
-#define PIECE_BYTES ((size_t)8 << 20) /* of one write: whole huge pages of the page cache */
+#define BEHIND ((uint64_t)4 * PACKED_PIECE) /* bytes that may be on their way to the disk */
 
 /* ---- what there is to keep ---- */
 
@@ -102,7 +102,7 @@ static int plan(const struct packed_place *place, const struct weights *w, struc
 
 struct writer {
 	int fd;
-	uint8_t *piece; /* [PIECE_BYTES] */
+	uint8_t *piece; /* [PACKED_PIECE] */
 	size_t n;       /* bytes in it */
 	uint64_t at;    /* bytes before it */
 	const _Atomic bool *stop;
@@ -122,8 +122,13 @@ static int flush(struct writer *w)
 			return -errno;
 		done += n > 0 ? (size_t)n : 0;
 	}
-	/* On its way now: neither heaps up what is not on the disk, nor waits for it. */
+	/* Sent on its way, and what was sent some pieces ago waited for: so little is left to
+	 * fsync(), which nobody can stop. */
 	(void)sync_file_range(w->fd, (off_t)w->at, (off_t)w->n, SYNC_FILE_RANGE_WRITE);
+	if (w->at >= BEHIND)
+		(void)sync_file_range(w->fd, (off_t)(w->at - BEHIND), (off_t)PACKED_PIECE,
+			SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				SYNC_FILE_RANGE_WAIT_AFTER);
 	w->at += w->n;
 	w->n = 0;
 	return 0;
@@ -134,7 +139,7 @@ static int put(struct writer *w, const void *data, size_t bytes)
 	const uint8_t *from = data;
 
 	while (bytes > 0) {
-		size_t n = PIECE_BYTES - w->n;
+		size_t n = PACKED_PIECE - w->n;
 		int r;
 
 		n = n < bytes ? n : bytes;
@@ -142,7 +147,7 @@ static int put(struct writer *w, const void *data, size_t bytes)
 		w->n += n;
 		from += n;
 		bytes -= n;
-		r = w->n == PIECE_BYTES ? flush(w) : 0;
+		r = w->n == PACKED_PIECE ? flush(w) : 0;
 		if (r < 0)
 			return r;
 	}
@@ -188,7 +193,7 @@ static int write_file(int fd, const struct plan *p, const _Atomic bool *stop)
 	struct writer w = {.fd = fd, .stop = stop};
 	int r;
 
-	w.piece = aligned_alloc(PACKED_ALIGN, PIECE_BYTES);
+	w.piece = aligned_alloc(PACKED_ALIGN, PACKED_PIECE);
 	if (!w.piece)
 		return -ENOMEM;
 	r = write_all(&w, p);
@@ -198,23 +203,30 @@ static int write_file(int fd, const struct plan *p, const _Atomic bool *stop)
 	return r;
 }
 
+/* Is it still this file that has the name? */
+static bool still_named(int folder, const char *name, int fd)
+{
+	struct stat ours, there;
+
+	return fstat(fd, &ours) == 0 && fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
 /* The new file, empty and locked. */
 static int open_new(int folder, const char *name, int *ret_fd)
 {
 	int fd = openat(folder, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	struct stat ours, there;
+	int r = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 || fstat(fd, &ours) < 0 ||
-		fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) < 0 ||
-		ours.st_ino != there.st_ino || ours.st_dev != there.st_dev) {
-		close(fd); /* another's, or it has got its name meanwhile */
-		return -EBUSY;
-	}
-	if (ftruncate(fd, 0) < 0) {
-		int r = -errno;
-
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		r = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	else if (!still_named(folder, name, fd))
+		r = -EBUSY; /* another has given it its name meanwhile */
+	else if (ftruncate(fd, 0) < 0)
+		r = -errno;
+	if (r < 0) {
 		close(fd);
 		return r;
 	}
@@ -321,16 +333,19 @@ static bool ends_in(const char *name, const char *end)
 	return n > k && strcmp(name + n - k, end) == 0;
 }
 
-/* Of a model that is still what it was? */
-static bool in_use(int fd)
+/* Damaged, or of a model that is gone or has changed; not where that cannot be told. */
+static bool useless(int fd)
 {
 	struct packed_head head;
 	struct file_key now;
+	int r = packed_read_head(fd, &head, NULL);
 
-	if (packed_read_head(fd, &head, NULL) < 0)
-		return false;
+	if (r < 0)
+		return r == -EBADMSG;
 	now = file_key_of(head.model);
-	return file_key_same(&now, &head.key);
+	if (!file_key_known(&now))
+		return errno == ENOENT || errno == ENOTDIR;
+	return !file_key_same(&now, &head.key);
 }
 
 static void sweep_one(int folder, const char *name)
@@ -343,8 +358,8 @@ static void sweep_one(int folder, const char *name)
 	fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return;
-	gone = unfinished ? flock(fd, LOCK_EX | LOCK_NB) == 0 : !in_use(fd);
-	if (gone)
+	gone = unfinished ? flock(fd, LOCK_EX | LOCK_NB) == 0 : useless(fd);
+	if (gone && still_named(folder, name, fd))
 		unlinkat(folder, name, 0);
 	close(fd);
 }

@@ -77,6 +77,8 @@ static int adopt(struct load *l, struct backend *b, const struct tensor *t, enum
 		return 0;
 	b->error[0] = '\0';
 	r = b->ops->weight_adopt(b, &packed, ret);
+	if (r == -EINVAL) /* packed by other rules: the file's own bytes do */
+		return 0;
 	return taken(l, b, t, r, r == 0 ? *ret : NULL);
 }
 
@@ -151,12 +153,14 @@ static int put_tensor(
 		.bytes = t->bytes,
 	};
 	as = model_loaded_type(l->w->model, t);
-	r = l->w->packed ? adopt(l, b, &tensor, as, ret) : 0;
-	if (r == 0 && !*ret) {
-		advise(t, MADV_WILLNEED);
-		r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
-							    : put_converted(l, b, &tensor, as, ret);
+	if (l->w->packed) {
+		r = adopt(l, b, &tensor, as, ret);
+		if (r < 0 || *ret)
+			return r; /* packed_open() has told how far they are */
 	}
+	advise(t, MADV_WILLNEED);
+	r = t->n_dims == 1 && t->dtype != DTYPE_F32 ? put_vector(l, b, tensor, ret)
+						    : put_converted(l, b, &tensor, as, ret);
 	if (r < 0)
 		return r;
 	advise(t, MADV_DONTNEED);
@@ -343,7 +347,7 @@ static int load_with(struct load *l, const struct weights_options *o)
 	const struct model *m = l->w->model;
 	int r = open_packed(l, o);
 
-	if (r == 0 && m->quantize && !l->w->packed) {
+	if (r == 0 && m->quantize) {
 		r = pool_new(l->w->backends[0]->device.threads, &l->pool);
 		if (r < 0)
 			return model_refuse(&l->why, r, "no threads to convert the weights");

@@ -34,11 +34,12 @@ struct cpu_acts {
 struct cpu_attend {
 	enum dtype dtype; /* of keys and values */
 	uint32_t head_dim, padded_dim;
-	const uint8_t *k[8];    /* pages, keys [head_dim][16]; NULL where no query sees them */
-	const uint8_t *v[8];    /* values [16][padded_dim] */
-	const uint8_t *next[8]; /* keys that are wanted next, fetched early; where k is NULL, too */
-	uint32_t n;             /* queries */
-	const float *q;         /* tiles of `tile` queries, [head_dim][w] each */
+	const uint8_t *k[8]; /* pages, keys [head_dim][16]; NULL where no query sees them */
+	const uint8_t *v[8]; /* values [16][padded_dim] */
+	const uint8_t
+		*next[8]; /* keys that are wanted next: fetched with k's values, set everywhere */
+	uint32_t n;       /* queries */
+	const float *q;   /* tiles of `tile` queries, [head_dim][w] each */
 	float scale;
 	const uint32_t *lo, *hi; /* [n] query i sees positions lo[i] … hi[i] - 1 of the block */
 	float *p;                /* [n][128] scratch */

@@ -292,6 +292,35 @@ static void entries_outside_the_file_are_not_taken(void **state)
 	close(fd);
 }
 
+/* A file of other rules, whole in itself: what is not in it as it should be is packed. */
+static void a_tensor_that_is_not_there_is_packed(void **state)
+{
+	struct fixture *f = *state;
+	struct weights *packed = load(f, NULL), *taken;
+	struct packed_entry *entries;
+	struct packed_head head;
+	size_t size;
+	int fd;
+
+	keep(f);
+	fd = open(f->path, O_RDWR);
+	assert_int_equal(packed_read_head(fd, &head, &entries), 0);
+	size = head.n_tensors * sizeof(*entries);
+	entries[0].name[0] ^= 1;
+	entries[1].bytes -= 64;
+	entries[2].dtype ^= 1;
+	assert_int_equal(packed_digest(&head, entries, head.digest), 0);
+	assert_int_equal(pwrite(fd, &head, sizeof(head), 0), sizeof(head));
+	assert_int_equal(pwrite(fd, entries, size, sizeof(head)), size);
+	free(entries);
+	close(fd);
+	taken = load(f, &f->place);
+	assert_non_null(taken->packed);
+	all_same(f, packed, taken);
+	weights_free(packed);
+	weights_free(taken);
+}
+
 static void what_others_could_write_is_not_taken(void **state)
 {
 	struct fixture *f = *state;
@@ -438,6 +467,7 @@ int main(void)
 		TEST(another_version_of_the_model_is_not_taken),
 		TEST(a_damaged_head_is_not_taken),
 		TEST(entries_outside_the_file_are_not_taken),
+		TEST(a_tensor_that_is_not_there_is_packed),
 		TEST(what_others_could_write_is_not_taken),
 		TEST(a_writer_that_is_stopped_leaves_nothing),
 		TEST(two_writers_do_not_meet),
