@@ -83,7 +83,8 @@ int cpu_weight_put(struct backend *b, const struct tensor *t, struct weight **re
 	return 0;
 }
 
-/* The number is raised when layout.h changes, or what layout_pack() writes (test-cpu-weight knows it). */
+/* The number is raised when layout.h changes, or what layout_pack() writes (test-cpu-weight knows
+ * it). */
 const char *cpu_weight_layout(const struct backend *b)
 {
 	return ((const struct cpu *)b)->isa.byte_zero ? "cpu 1, bytes from 128" : "cpu 1";
