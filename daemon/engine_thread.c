@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "daemon/engine_load.h"
-#include "daemon/thread.h"
+#include "daemon/turns.h"
 #include "engine/event.h"
 
 #define PROGRESS_USEC 100000 /* between two reports of a load */
@@ -367,7 +367,7 @@ static void *thread_main(void *userdata)
 {
 	struct engine_thread *t = userdata;
 
-	thread_take_long_turns();
+	turns_lengthen();
 	beat(t);
 	if (load(t) == ENGINE_READY)
 		serve(t);

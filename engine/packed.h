@@ -1,8 +1,8 @@
 /* Weights kept as the processor wants them, in a file of a cache folder: the next load maps it and
  * packs, quantises and zeroes nothing.
  *
- * Where the kernel keeps files on huge pages (ext4 and xfs of Linux 6.16, when written and read in
- * pieces of 2 MiB), the mapping is as fast to read as memory of one's own, costs no memory beside
+ * Where the kernel keeps files on huge pages (seen on ext4 of Linux 6.18, when written in pieces of
+ * 2 MiB), the mapping is as fast to read as memory of one's own, costs no memory beside
  * the page cache and is there at once when the cache holds the file. Elsewhere the file is read
  * into memory on huge pages.
  *

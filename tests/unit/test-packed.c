@@ -60,7 +60,7 @@ static int setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	assert_non_null(f);
-	snprintf(f->folder, sizeof(f->folder), "/tmp/test-packed.XXXXXX");
+	snprintf(f->folder, sizeof(f->folder), P_tmpdir "/test-packed.XXXXXX");
 	assert_non_null(mkdtemp(f->folder));
 	snprintf(f->file, sizeof(f->file), "%s.gguf", f->folder);
 	make(f->file, "q4_k_m", 1);
@@ -146,25 +146,32 @@ static void all_same(const struct fixture *f, const struct weights *a, const str
 	assert_int_equal(a->bytes, b->bytes);
 }
 
-static void what_was_kept_is_what_was_packed(void **state)
+/* What is taken from the place is what was packed; frees that. */
+static void taken_is(struct fixture *f, struct weights *packed)
 {
-	struct fixture *f = *state;
-	struct weights *packed = load(f, &f->place), *taken;
+	struct weights *taken = load(f, &f->place);
 
-	assert_null(packed->packed); /* nothing was kept yet */
-	keep(f);
-	taken = load(f, &f->place);
 	assert_non_null(taken->packed);
 	all_same(f, packed, taken);
 	weights_free(packed);
 	weights_free(taken);
 }
 
+static void what_was_kept_is_what_was_packed(void **state)
+{
+	struct fixture *f = *state;
+	struct weights *packed = load(f, &f->place);
+
+	assert_null(packed->packed); /* nothing was kept yet */
+	keep(f);
+	taken_is(f, packed);
+}
+
 /* A file system that maps nothing on huge pages: the file is read. */
 static void a_folder_in_memory_does(void **state)
 {
 	struct fixture *f = *state;
-	struct weights *packed = load(f, NULL), *taken;
+	struct weights *packed = load(f, NULL);
 	char folder[] = "/dev/shm/test-packed.XXXXXX", name[96], path[160];
 	uint64_t bytes;
 	char error[256];
@@ -172,11 +179,7 @@ static void a_folder_in_memory_does(void **state)
 	assert_non_null(mkdtemp(folder));
 	f->place.folder = folder;
 	assert_int_equal(packed_write(&f->place, packed, NULL, &bytes, error, sizeof(error)), 0);
-	taken = load(f, &f->place);
-	assert_non_null(taken->packed);
-	all_same(f, packed, taken);
-	weights_free(packed);
-	weights_free(taken);
+	taken_is(f, packed);
 	packed_name(&f->place, f->m, name);
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	assert_int_equal(unlink(path), 0);
@@ -187,7 +190,6 @@ static void quantised_weights_have_a_file_of_their_own(void **state)
 {
 	struct fixture *f = *state;
 	char name[96], quantised[96];
-	struct weights *packed, *taken;
 
 	make(f->file, "f32", 1);
 	f->place.key = file_key_of(f->file);
@@ -199,12 +201,7 @@ static void quantised_weights_have_a_file_of_their_own(void **state)
 	packed_name(&f->place, f->m, quantised);
 	assert_string_not_equal(name, quantised);
 	keep(f);
-	packed = load(f, NULL);
-	taken = load(f, &f->place);
-	assert_non_null(taken->packed);
-	all_same(f, packed, taken);
-	weights_free(packed);
-	weights_free(taken);
+	taken_is(f, load(f, NULL));
 }
 
 static void another_version_of_the_model_is_not_taken(void **state)
@@ -296,7 +293,7 @@ static void entries_outside_the_file_are_not_taken(void **state)
 static void a_tensor_that_is_not_there_is_packed(void **state)
 {
 	struct fixture *f = *state;
-	struct weights *packed = load(f, NULL), *taken;
+	struct weights *packed = load(f, NULL);
 	struct packed_entry *entries;
 	struct packed_head head;
 	size_t size;
@@ -314,11 +311,7 @@ static void a_tensor_that_is_not_there_is_packed(void **state)
 	assert_int_equal(pwrite(fd, entries, size, sizeof(head)), size);
 	free(entries);
 	close(fd);
-	taken = load(f, &f->place);
-	assert_non_null(taken->packed);
-	all_same(f, packed, taken);
-	weights_free(packed);
-	weights_free(taken);
+	taken_is(f, packed);
 }
 
 static void what_others_could_write_is_not_taken(void **state)

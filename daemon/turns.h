@@ -4,4 +4,4 @@
 /* The calling thread, and those that it starts, ask for long turns: whoever else wakes on their
  * processor goes first. For threads that compute for long. Where the kernel does not know turns of
  * different length, nothing changes. */
-void thread_take_long_turns(void);
+void turns_lengthen(void);

@@ -4,7 +4,7 @@
  * the second. The kernel (6.12 and later) lets who asks for shorter turns go first, so those who
  * compute ask for longer ones than everybody has: that needs no privilege, leaves the shares of
  * time as they are, and serves the readers, too, which are other programs. */
-#include "daemon/thread.h"
+#include "daemon/turns.h"
 
 #include <linux/sched.h>
 #include <linux/sched/types.h>
@@ -13,7 +13,7 @@
 
 #define TURN_NSEC 12000000 /* others have 0.7 to 3 ms, by the number of processors */
 
-void thread_take_long_turns(void)
+void turns_lengthen(void)
 {
 	struct sched_attr attr = {.size = SCHED_ATTR_SIZE_VER0};
 

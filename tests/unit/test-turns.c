@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "daemon/thread.h"
+#include "daemon/turns.h"
 
 /* sched_setattr(2), as it was at first; the kernel's own header and <pthread.h> exclude each other.
  */
@@ -44,7 +44,7 @@ static void *take(void *userdata)
 
 	assert_int_equal(setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 5), 0);
 	read_own(&before);
-	thread_take_long_turns();
+	turns_lengthen();
 	read_own(&after);
 	assert_int_equal(pthread_create(&thread, NULL, read_in_thread, &heir), 0);
 	pthread_join(thread, NULL);
@@ -62,7 +62,7 @@ static void *keep(void *userdata)
 	struct attr attr = {.size = sizeof(attr), .sched_policy = SCHED_IDLE};
 
 	assert_int_equal(syscall(SYS_sched_setattr, 0, &attr, 0), 0);
-	thread_take_long_turns();
+	turns_lengthen();
 	read_own(&attr);
 	assert_int_equal(attr.sched_policy, SCHED_IDLE);
 	return NULL;
@@ -94,5 +94,5 @@ int main(void)
 		cmocka_unit_test(another_policy_stays),
 	};
 
-	return cmocka_run_group_tests_name("thread", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("turns", tests, NULL, NULL);
 }
