@@ -332,7 +332,7 @@ static const char *device_error(const struct engine_thread *t)
 static void serve(struct engine_thread *t)
 {
 	enum engine_state state = ENGINE_READY;
-	bool idle = true;
+	bool idle = false;
 
 	while (!atomic_load(&t->quit)) {
 		struct order *mail = take_mail(t, idle);
@@ -358,7 +358,7 @@ static void serve(struct engine_thread *t)
 		r = state == ENGINE_READY ? engine_step(t->load.engine) : 0;
 		if (r < 0)
 			state = ENGINE_BROKEN;
-		idle = r <= 0;
+		idle = r <= 0 && !(state == ENGINE_READY && engine_prepare(t->load.engine));
 		publish(t, state, r < 0 ? device_error(t) : NULL);
 	}
 }

@@ -370,6 +370,14 @@ void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *user
 	e->stop = (struct forward_stop){asked, userdata};
 }
 
+bool engine_prepare(struct engine *e)
+{
+	const struct model_config *c = &e->weights->model->config;
+	uint32_t used = e->kv->n_used_max, context = engine_context_pages(c, &e->options);
+
+	return kv_pool_touch(e->kv, used > context ? used : context);
+}
+
 void engine_stats(const struct engine *e, struct engine_stats *ret)
 {
 	*ret = e->stats;

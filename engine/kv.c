@@ -141,6 +141,8 @@ int kv_pool_take(struct kv_pool *p, uint64_t owner, uint32_t *ret_page)
 	if (r < 0)
 		return r;
 	p->n_free--;
+	if (p->n_used_max < p->n_pages - p->n_free) /* the lowest first: it is `page` + 1 */
+		p->n_used_max = p->n_pages - p->n_free;
 	p->refs[page] = 1;
 	p->owners[page] = owner;
 	*ret_page = page;
@@ -174,6 +176,20 @@ int kv_pool_wipe(struct kv_pool *p)
 		if (p->owners[p->free_pages[i]] != 0)
 			r = zero(p, p->free_pages[i]);
 	return r;
+}
+
+bool kv_pool_touch(struct kv_pool *p, uint32_t ahead)
+{
+	uint32_t left = p->n_pages - p->n_used_max;
+	uint32_t n_pages = p->n_used_max + (ahead < left ? ahead : left);
+
+	for (uint32_t i = 0; i < p->weights->n_backends; i++) {
+		struct backend *b = p->weights->backends[i];
+
+		if (p->kvs[i] && b->ops->kv_touch && b->ops->kv_touch(b, p->kvs[i], n_pages))
+			return true;
+	}
+	return false;
 }
 
 size_t kv_pool_saved_bytes(const struct kv_pool *p)

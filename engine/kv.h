@@ -20,6 +20,7 @@ struct kv_pool {
 	uint64_t *owners;     /* [n_pages] whose bytes are in it; 0: zeros */
 	uint32_t *free_pages; /* stack */
 	uint32_t n_free;
+	uint32_t n_used_max; /* pages 0 … n_used_max - 1 were in use, at one time or another */
 	uint32_t n_slots;
 	uint32_t table_stride; /* entries of a slot's row */
 	uint32_t *page_table;  /* [n_slots, table_stride] */
@@ -58,6 +59,9 @@ void kv_pool_unref(struct kv_pool *p, uint32_t page);
 void kv_pool_give(struct kv_pool *p, uint32_t page);
 /* Zeroes what free pages still hold. */
 int kv_pool_wipe(struct kv_pool *p);
+/* Has the system find some of the memory of the next `ahead` pages that never were in use. False: it
+ * is all there. */
+bool kv_pool_touch(struct kv_pool *p, uint32_t ahead);
 
 /* The page's bytes in all layers of all backends, in their own layouts: to `host` [this many bytes]
  * and back. A negative errno: the device failed. */

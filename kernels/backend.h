@@ -130,6 +130,10 @@ struct backend_ops {
 	void (*kv_free)(struct backend *b, struct kv *kv); /* accepts NULL */
 	int (*kv_zero)(
 		struct backend *b, struct kv *kv, uint32_t page); /* all layers of one page */
+	/* Optional, for memory that the system finds only when it is first written to: has a
+	 * further part of pages 0 … n_pages - 1 found, some megabytes, and leaves what is in them
+	 * as it is. False: there was nothing left to do. Not while an operation runs. */
+	bool (*kv_touch)(struct backend *b, struct kv *kv, uint32_t n_pages);
 	/* One page of one layer as bytes: keys [n_kv_heads, 16, head_dim], then values, both in the
 	 * KV's dtype, as quantize_row() writes a row. `host` holds 2 x n_kv_heads x 16 x head_dim
 	 * elements. */

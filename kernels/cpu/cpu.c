@@ -184,6 +184,7 @@ static const struct backend_ops cpu_ops = {
 	.kv_free = cpu_kv_free,
 	.kv_zero = cpu_kv_zero,
 	.kv_read = cpu_kv_read,
+	.kv_touch = cpu_kv_touch,
 	.kv_page_bytes = cpu_kv_page_bytes,
 	.kv_save = cpu_kv_save,
 	.kv_restore = cpu_kv_restore,

@@ -87,6 +87,8 @@ struct kv {
 	size_t head_bytes;  /* keys [head_dim][16], then values [16][padded_dim] */
 	size_t bytes;
 	uint8_t *data; /* [n_layers][n_pages][n_kv_heads][head_bytes] */
+	/* cpu_kv_touch() was here: at these pages of all layers, at the next ones of some */
+	uint32_t touched_pages, touched_layers;
 };
 static inline uint8_t *kv_head(const struct kv *kv, uint32_t layer, uint32_t page, uint32_t head)
 {
@@ -101,6 +103,7 @@ static inline size_t kv_values_offset(const struct kv *kv)
 int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret);
 void cpu_kv_free(struct backend *b, struct kv *kv);
 int cpu_kv_zero(struct backend *b, struct kv *kv, uint32_t page);
+bool cpu_kv_touch(struct backend *b, struct kv *kv, uint32_t n_pages);
 int cpu_kv_read(struct backend *b, struct kv *kv, uint32_t layer, uint32_t page, void *host);
 size_t cpu_kv_page_bytes(const struct kv *kv);
 int cpu_kv_save(struct backend *b, struct kv *kv, uint32_t page, void *host);

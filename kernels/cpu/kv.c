@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TOUCH_BYTES      ((size_t)2 << 20)
+#define SMALL_PAGE_BYTES 4096
+
 int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret)
 {
 	struct cpu *cpu = cpu_of(b);
@@ -59,6 +62,33 @@ int cpu_kv_zero(struct backend *b, struct kv *kv, uint32_t page)
 	for (uint32_t layer = 0; layer < kv->shape.n_layers; layer++)
 		memset(kv_head(kv, layer, page, 0), 0, kv->shape.n_kv_heads * kv->head_bytes);
 	return 0;
+}
+
+/* A huge page at a time: that is what the kernel finds and clears at a first write, in a tenth of a
+ * millisecond on a machine of one's own and in five where memory is the host's to give. */
+bool cpu_kv_touch(struct backend *b, struct kv *kv, uint32_t n_pages)
+{
+	const size_t page_bytes = kv->shape.n_kv_heads * kv->head_bytes;
+	const uint32_t first = kv->touched_pages, left = kv->shape.n_pages - first;
+	uint32_t n = (uint32_t)(TOUCH_BYTES / page_bytes);
+	volatile uint8_t *at, *end;
+
+	(void)b;
+	assert(n_pages <= kv->shape.n_pages);
+	if (first >= n_pages)
+		return false;
+	n = n == 0 ? 1 : n < left ? n : left;
+	at = kv_head(kv, kv->touched_layers, first, 0);
+	end = at + n * page_bytes;
+	while (at < end) {
+		*at = *at;
+		at += SMALL_PAGE_BYTES - (uintptr_t)at % SMALL_PAGE_BYTES;
+	}
+	if (++kv->touched_layers == kv->shape.n_layers) {
+		kv->touched_layers = 0;
+		kv->touched_pages += n;
+	}
+	return true;
 }
 
 /* Rows of Q8_0: of a page's keys (element d of position t at 16 d + t) or values (at dim t + d),

@@ -11,7 +11,7 @@
 
 #include "kernels/backend.h"
 
-#define CUDA_MODULE_ABI    6 /* changes with struct cuda_module and with struct backend_ops */
+#define CUDA_MODULE_ABI    7 /* changes with struct cuda_module and with struct backend_ops */
 #define CUDA_MODULE_SYMBOL "zeph_cuda_module"
 
 struct cuda_card {

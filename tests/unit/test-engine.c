@@ -334,6 +334,51 @@ static void a_lost_device_is_told_to_everybody(void **state)
 	fixture_free(f);
 }
 
+static uint32_t touched_pages, touches_left;
+
+static bool count_touch(struct backend *b, struct kv *kv, uint32_t n_pages)
+{
+	assert_non_null(b);
+	assert_non_null(kv);
+	touched_pages = n_pages;
+	return touches_left > 0 && touches_left-- > 0;
+}
+
+static void memory_is_found_ahead_of_its_use(void **state)
+{
+	struct fixture *f = fixture_new(0);
+	const struct backend_ops *real = f->backend->ops;
+	struct backend_ops touching = *real;
+	static struct listener l;
+	struct engine *e = engine_for(
+		f, &l, 4, 64, 100 * kv_page_bytes(&f->model.config, DTYPE_F32));
+
+	(void)state;
+	assert_false(engine_prepare(e)); /* nothing to do where the memory is there at once */
+	touching.kv_touch = count_touch;
+	f->backend->ops = &touching;
+	touches_left = 2;
+	assert_true(engine_prepare(e));
+	assert_true(engine_prepare(e));
+	assert_false(engine_prepare(e));
+	assert_int_equal(touched_pages, CONTEXT / KV_PAGE_TOKENS);
+	for (uint32_t i = 0; i < 4; i++)
+		engine_submit(e, job_for(i, 150, 10));
+	run(e);
+	assert_false(engine_prepare(e));
+	assert_in_range(
+		e->kv->n_used_max, CONTEXT / KV_PAGE_TOKENS + 1, 40); /* 4 x 160 positions */
+	assert_int_equal(touched_pages, 2 * e->kv->n_used_max);
+	for (uint32_t i = 4; i < 8; i++)
+		engine_submit(e, job_for(i, 150, 10));
+	run(e);
+	assert_false(engine_prepare(e));
+	assert_int_equal(touched_pages, 100); /* all that there are */
+	f->backend->ops = real;
+	engine_free(e);
+	fixture_free(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -349,6 +394,7 @@ int main(void)
 		cmocka_unit_test(echo_tells_the_prompt_s_logprobs),
 		cmocka_unit_test(an_end_token_ends_the_reply_and_is_counted),
 		cmocka_unit_test(a_lost_device_is_told_to_everybody),
+		cmocka_unit_test(memory_is_found_ahead_of_its_use),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
