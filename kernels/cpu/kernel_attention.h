@@ -29,6 +29,12 @@ LANE void kv_ahead(const int kind, const uint8_t *p, size_t element)
 	__builtin_prefetch(p + element * bytes, 0, 2);
 }
 
+/* Vectors of a line. */
+LANE uint32_t kv_line(const int kind)
+{
+	return kind == KIND_F32 ? 1 : kind == KIND_Q8 ? 4 : 2;
+}
+
 /* The scales of block `block` of a page's keys or values, one for each position. */
 LANE struct vf kv_scales(const uint8_t *p, uint32_t head_dim, uint32_t block)
 {
@@ -42,19 +48,21 @@ LANE struct vf kv_scales(const uint8_t *p, uint32_t head_dim, uint32_t block)
 LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *const *keys,
 	const uint8_t *const *ahead, const float *q, uint32_t head_dim, float scale, float *p)
 {
-	struct vf acc[SCORE_PAGES][TILE_COLS], scales[SCORE_PAGES];
+	struct vf acc[4][TILE_COLS], scales[4];
 
 	for (int i = 0; i < np; i++) {
 		scales[i] = vf_set1(1);
 		for (int c = 0; c < nc; c++)
 			acc[i][c] = vf_set1(0);
 	}
+#pragma GCC unroll 2
 	for (uint32_t d = 0; d < head_dim; d++, q += nc) {
 #pragma GCC unroll 4
 		for (int i = 0; i < np; i++) {
 			struct vf k = kv_load(kind, keys[i], (size_t)d * 16);
 
-			kv_ahead(kind, ahead[i], (size_t)d * 16);
+			if (d % kv_line(kind) == 0)
+				kv_ahead(kind, ahead[i], (size_t)d * 16);
 			if (kind == KIND_Q8) {
 				if (d % 32 == 0)
 					scales[i] = kv_scales(keys[i], head_dim, d / 32);
@@ -70,14 +78,15 @@ LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *
 			vf_store(p + 128 * c + 16 * i, vf_mul(acc[i][c], vf_set1(scale)));
 }
 
+#define SCORE_PAGES_OF(nc) ((nc)*4 <= SCORE_SUMS ? 4 : (nc)*2 <= SCORE_SUMS ? 2 : 1)
+
 /* Few queries: several pages side by side, to hide the latency of a sum. */
 #define SCORE_CASE(nc)                                                                             \
 	case nc:                                                                                   \
-		if (SCORE_PAGES > 1 && nc * SCORE_PAGES <= SCORE_SUMS &&                           \
-			pages_there(a, page, SCORE_PAGES)) {                                       \
-			score_tile(kind, SCORE_PAGES, nc, a->k + page, ahead + page, q,            \
+		if (SCORE_PAGES_OF(nc) > 1 && pages_there(a, page, SCORE_PAGES_OF(nc))) {          \
+			score_tile(kind, SCORE_PAGES_OF(nc), nc, a->k + page, ahead + page, q,     \
 				a->head_dim, a->scale, p);                                         \
-			page += SCORE_PAGES;                                                       \
+			page += SCORE_PAGES_OF(nc);                                                \
 		} else {                                                                           \
 			if (a->k[page])                                                            \
 				score_tile(kind, 1, nc, a->k + page, ahead + page, q, a->head_dim, \
@@ -112,24 +121,40 @@ LANE void scores(const int kind, const struct cpu_attend *a)
 	}
 }
 
-/* Scores to exponentials, their maximum and their sum. */
-LANE void soften(const struct cpu_attend *a, uint32_t c)
+/* Scores to exponentials, their maximum and their sum; `all`: of a query that sees the whole block.
+ */
+LANE void soften_range(const bool all, const struct cpu_attend *a, uint32_t c)
 {
-	const uint32_t lo = a->lo[c], hi = a->hi[c];
+	const uint32_t lo = all ? 0 : a->lo[c], hi = all ? 128 : a->hi[c];
 	float *p = a->p + (size_t)c * 128;
 	struct vf top = vf_set1(-INFINITY), sum = vf_set1(0);
 
-	for (uint32_t at = lo / 16 * 16; at < hi; at += 16)
-		top = vf_max(vf_window(vf_load(p + at), at, lo, hi, -INFINITY), top);
+#pragma GCC unroll 8
+	for (uint32_t at = lo / 16 * 16; at < hi; at += 16) {
+		const struct vf x = vf_load(p + at);
+
+		top = vf_max(all ? x : vf_window(x, at, lo, hi, -INFINITY), top);
+	}
 	a->max[c] = vf_top(top);
 	top = vf_set1(a->max[c]);
+#pragma GCC unroll 2
 	for (uint32_t at = lo / 16 * 16; at < hi; at += 16) {
-		const struct vf e = vf_window(vf_exp(vf_sub(vf_load(p + at), top)), at, lo, hi, 0);
+		struct vf e = vf_exp(vf_sub(vf_load(p + at), top));
 
+		if (!all)
+			e = vf_window(e, at, lo, hi, 0);
 		vf_store(p + at, e);
 		sum = vf_add(sum, e);
 	}
 	a->sum[c] = vf_sum(sum);
+}
+
+LANE void soften(const struct cpu_attend *a, uint32_t c)
+{
+	if (a->lo[c] == 0 && a->hi[c] == 128)
+		soften_range(true, a, c);
+	else
+		soften_range(false, a, c);
 }
 
 /* out [nq][16 nd] at element d += p [nq][begin … end) x values */
@@ -156,7 +181,8 @@ LANE void value_tile(const int kind, const int nd, const int nq, const struct cp
 		for (int i = 0; i < nd; i++) {
 			struct vf x = kv_load(kind, v, element + 16 * (size_t)i);
 
-			kv_ahead(kind, ahead, element + 16 * (size_t)i);
+			if (i % (int)kv_line(kind) == 0)
+				kv_ahead(kind, ahead, element + 16 * (size_t)i);
 			if (kind == KIND_Q8)
 				x = vf_mul(x, vf_set1(scales[i][at % 16]));
 #pragma GCC unroll 4

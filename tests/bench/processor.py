@@ -2,16 +2,17 @@
 """zeph's engine and llama.cpp's on one file and one processor, interleaved, as a markdown table.
 
     tests/bench/processor.py --model FILE.gguf --llama PYTHON [--build DIR] [--threads 1,2]
-                             [--prompt 512] [--generate 64] [--depth 0,2048] [--rounds 5]
+                             [--prompt 512] [--generate 64] [--depth 0,2048] [--rounds 5] [--apart]
 
 PYTHON is an interpreter with llama-cpp-python, built on this machine (`pip install
 llama-cpp-python==0.3.36` compiles it for the processor at hand); without --llama zeph is told alone.
 llama.cpp gets its own best: flash attention on and off and, for a prompt, micro-batches of 128 and 512
 tokens are tried in the first round, and the fastest of them runs in every round.
 
-A round is zeph-bench, then llama.cpp; both stay loaded. What is told of each is the median, and of
-their ratio the median of the rounds' ratios with the least and the largest. Shares are of the
-bandwidth and the int8 or bf16 peak that zeph-bench measured before and after each of its tests.
+A round is zeph-bench, then llama.cpp; both stay loaded, or with --apart each is loaded anew for its
+turn, where memory does not hold the model twice. What is told of each is the median, and of their
+ratio the median of the rounds' ratios with the least and the largest. Shares are of the bandwidth and
+the int8 or bf16 peak that zeph-bench measured before and after each of its tests.
 """
 
 import argparse
@@ -151,33 +152,40 @@ def main():
     parser.add_argument("--generate", type=int, default=64)
     parser.add_argument("--depth", type=numbers, default=[0, 2048])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()
     tests = tests_of(arguments)
 
     print("| test | threads | zeph, tokens/s | share of the limit | llama.cpp, tokens/s | ratio |")
     print("|---|---|---|---|---|---|")
     for threads in arguments.threads:
-        zeph = Zeph(arguments, threads)
-        llama = Llama(arguments.llama, arguments.model, threads) if arguments.llama else None
+        zeph = llama = None
         ours = {name: [] for name in tests}
         shares = {name: [] for name in tests}
         theirs = {name: [] for name in tests}
         best = {}
         for _ in range(arguments.rounds):
+            zeph = zeph or Zeph(arguments, threads)
             machine = zeph.round()
+            if arguments.apart:
+                zeph = zeph.close()
             for test in machine["tests"]:
                 ours[test["name"]].append(test["tokens_per_s"]["median"])
                 shares[test["name"]].append(test["fraction"])
-            for name, ways in tests.items() if llama else ():
+            if not arguments.llama:
+                continue
+            llama = llama or Llama(arguments.llama, arguments.model, threads)
+            for name, ways in tests.items():
                 if name not in best:
                     best[name] = max(ways, key=lambda way: llama.rate(**way))
                 theirs[name].append(llama.rate(**best[name]))
-        zeph.close()
-        if llama:
-            llama.close()
+            if arguments.apart:
+                llama = llama.close()
+        for one in filter(None, (zeph, llama)):
+            one.close()
         for name in tests:
             told = "– | –"
-            if llama:
+            if arguments.llama:
                 ratios = [a / b for a, b in zip(ours[name], theirs[name])]
                 told = f"{statistics.median(theirs[name]):.1f} | {spread(ratios)}"
             print(f"| {name} | {threads} | {statistics.median(ours[name]):.2f} "
