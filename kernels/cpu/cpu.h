@@ -9,6 +9,9 @@ struct cpu {
 	struct backend base; /* first: a struct backend * is cast */
 	struct cpu_isa isa;
 	enum activations activations;
+	struct {
+		uint32_t one, more;
+	} ahead; /* cpu_acts.ahead at one column, at more */
 	struct pool *pool;
 	uint32_t threads;
 	struct sampler **samplers; /* [threads] */

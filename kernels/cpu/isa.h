@@ -19,6 +19,7 @@
  * fewer): everything is [k][columns of the tile], the tiles one after another. */
 struct cpu_acts {
 	uint32_t n, cols, tile;
+	uint32_t ahead; /* bytes of weights before their use that they are asked for; 0: not */
 	uint32_t n_zeros;
 	uint32_t zeros[ACTS_ZEROS];
 	int8_t *q;                 /* [cols / 4][w][4] */

@@ -11,10 +11,6 @@
  * first-level cache and push long rows of them out. */
 #define ACTS_AHEAD 256
 
-/* At more columns the weights are: what is computed with a block then hides its way from memory,
- * which the processor's own prefetch does by half. At one column memory itself is the limit. */
-#define WEIGHTS_AHEAD 2560
-
 LANE int32_t four_bytes(const int8_t *p)
 {
 	int32_t x;
@@ -267,11 +263,19 @@ LANE struct panel panel_at(void *scratch, uint32_t cols)
 	return (struct panel){values, d, d + cols};
 }
 
-LANE void weights_ahead(const uint8_t *p, const uint32_t bytes)
+/* At more columns the weights are asked for early: what is computed with a block then hides its way
+ * from memory, which the processor's own prefetch does by half. At one column memory itself is the
+ * limit, and that prefetch suffices, but for K types on some processors (cpu.c). */
+LANE bool wants_ahead(const int scales, const int nc, const struct cpu_acts *a)
+{
+	return nc > 1 || (SCALES_BLOCKS(scales) == 8 && a->ahead > 0);
+}
+
+LANE void weights_ahead(const uint8_t *p, const uint32_t bytes, uint32_t ahead)
 {
 #pragma GCC unroll 9
 	for (uint32_t at = 0; at < bytes; at += 64)
-		__builtin_prefetch(p + WEIGHTS_AHEAD + at);
+		__builtin_prefetch(p + ahead + at);
 }
 
 /* A whole group straight from the packed planes: each weight is read once for nc columns. Where
@@ -293,8 +297,8 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 		const uint8_t *block = record + SCALES_BYTES(scales);
 		struct block_scales all[8], bs;
 
-		if (nc > 1)
-			weights_ahead(record, SCALES_BYTES(scales));
+		if (wants_ahead(scales, nc, a))
+			weights_ahead(record, SCALES_BYTES(scales), a->ahead);
 		/* A record's first, then its blocks: in turns they cost a third of the speed. */
 		for (uint32_t i = 0; SCALES_BLOCKS(scales) == 8 && i < 8; i++)
 			all[i] = scales_load(scales, record, &rs, i);
@@ -312,8 +316,8 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 			}
 			if (nc == 1)
 				__builtin_prefetch(x.q + ACTS_AHEAD);
-			else
-				weights_ahead(block, VALUES_BYTES(values));
+			if (wants_ahead(scales, nc, a))
+				weights_ahead(block, VALUES_BYTES(values), a->ahead);
 			block_add(values, values_byte(values), scales, nc, keep, block, &bs, &x,
 				acc, to.values);
 			acts_next(&x, nc);

@@ -279,6 +279,7 @@ static int product_run(struct product *p)
 	p->acts.n = p->n;
 	p->acts.cols = p->parts[0].w->cols;
 	p->acts.tile = cpu->isa.tile;
+	p->acts.ahead = p->n == 1 ? cpu->ahead.one : cpu->ahead.more;
 	for (uint32_t i = 0; i < p->n_parts; i++) {
 		const struct weight *w = p->parts[i].w;
 
