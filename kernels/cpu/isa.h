@@ -15,6 +15,9 @@
 #define ACTS_ZEROS  4   /* different weight zeros in one operation */
 #define EXACT_CHUNK 512 /* columns dequantised at a time in exact mode */
 
+/* A group's weights as bytes, scales and minima as f32. */
+#define PANEL_BYTES(cols) ((size_t)(cols)*24)
+
 /* Activations of one operation, columns of a matmul, in tiles of `tile` columns (the last may have
  * fewer): everything is [k][columns of the tile], the tiles one after another. */
 struct cpu_acts {
@@ -58,10 +61,11 @@ struct cpu_isa {
 	void (*acts_bf16)(const float *x, struct cpu_acts *a, uint32_t c);
 	void (*acts_f32)(const float *x, struct cpu_acts *a, uint32_t c);
 
-	/* out [n][16] = activations x group g. scratch: 24 x cols bytes, and EXACT_CHUNK x 64 in
-	 * exact mode; 64-byte aligned */
-	void (*matmul_quants)(const struct weight *w, uint32_t g, const struct cpu_acts *a,
-		float *out, void *scratch);
+	/* out [n_groups][n][16] = activations x groups g …. scratch:
+	 * 2 x PANEL_BYTES(cols), 64-byte aligned */
+	void (*matmul_quants)(const struct weight *w, uint32_t g, uint32_t n_groups,
+		const struct cpu_acts *a, float *out, void *scratch);
+	/* the same for one group; scratch: EXACT_CHUNK x 64 bytes */
 	void (*matmul_exact)(const struct weight *w, uint32_t g, const struct cpu_acts *a,
 		float *out, void *scratch);
 	/* out [n_groups][n][16], n_groups at most `run`; f32 activations */

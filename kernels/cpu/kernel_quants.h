@@ -167,52 +167,80 @@ struct block_acts {
 	const int32_t *init;
 };
 
-/* acc [nc] += one block of 32 columns; with `keep` its unpacked values to kept [8][64], too. */
-LANE void block_add(const int values, const bool is_byte, const int scales, const int nc,
-	const bool keep, const uint8_t *p, const struct block_scales *s, const struct block_acts *x,
-	struct vf *acc, uint8_t *kept)
+/* acc [ng][nc] += one block of 32 columns of ng groups, whose packed lines stand at p [ng]; the
+ * activations are nc of a tile of `width` columns. With `keep` the first group's unpacked values go
+ * to kept [8][64], too. */
+LANE void block_add(const int values, const bool is_byte, const int scales, const int ng,
+	const int nc, const int width, const bool keep, const uint8_t *const *p,
+	const struct block_scales *s, const struct block_acts *x, struct vf *acc, uint8_t *kept)
 {
 	struct vf part[TILE_COLS];
-	const struct lines lines = LINES_HELD && nc == 1 && SCALES_BLOCKS(scales) == 8 &&
-						   values != VALUES_PANEL
-					   ? lines_hold(values, p)
-					   : (struct lines){.p = p};
+	struct lines lines[TILE_GROUPS];
+
+#pragma GCC unroll 2
+	for (int g = 0; g < ng; g++)
+		lines[g] = LINES_HELD && ng * nc == 1 && SCALES_BLOCKS(scales) == 8 &&
+					   values != VALUES_PANEL
+				   ? lines_hold(values, p[g])
+				   : (struct lines){.p = p[g]};
 
 #pragma GCC unroll 2
 	for (int h = 0; h < 2; h++) {
 		struct vi dot[TILE_COLS];
 
 #pragma GCC unroll 8
-		for (int c = 0; c < nc; c++)
-			dot[c] = scales_min(scales) ? vi_zero() : vi_set1(x->init[h * nc + c]);
+		for (int c = 0; c < nc; c++) {
+			const struct vi init = scales_min(scales) ? vi_zero()
+								  : vi_set1(x->init[h * width + c]);
+
+#pragma GCC unroll 2
+			for (int g = 0; g < ng; g++)
+				dot[g * nc + c] = init;
+		}
 #pragma GCC unroll 4
 		for (int j = 4 * h; j < 4 * h + 4; j++) {
-			const struct vi w = values_unpack(values, &lines, j);
+			struct vi w[TILE_GROUPS];
 
+#pragma GCC unroll 2
+			for (int g = 0; g < ng; g++)
+				w[g] = values_unpack(values, &lines[g], j);
 			if (keep)
-				vi_store(kept + 64 * j, w);
+				vi_store(kept + 64 * j, w[0]);
 #pragma GCC unroll 8
 			for (int c = 0; c < nc; c++) {
-				const int32_t v = four_bytes(x->q + 4 * (j * nc + c));
+				const int32_t v = four_bytes(x->q + 4 * (j * width + c));
 
-				dot[c] = is_byte ? vi_dot_byte(dot[c], w, v) : vi_dot(dot[c], w, v);
+#pragma GCC unroll 2
+				for (int g = 0; g < ng; g++) {
+					struct vi *d = &dot[g * nc + c];
+
+					*d = is_byte ? vi_dot_byte(*d, w[g], v)
+						     : vi_dot(*d, w[g], v);
+				}
 			}
 		}
 #pragma GCC unroll 8
 		for (int c = 0; c < nc; c++) {
-			const struct vf f = vf_from_vi(dot[c]), sx = vf_set1(x->scale[h * nc + c]);
+			const struct vf sx = vf_set1(x->scale[h * width + c]);
 
-			if (scales_per16(scales)) {
-				acc[c] = vf_fma(vf_mul(f, sx), s->d[h], acc[c]);
-				if (scales_min(scales))
-					acc[c] = vf_fma(
-						s->m[h], vf_set1(x->sum16[h * nc + c]), acc[c]);
-			} else if (h == 0) {
-				part[c] = vf_mul(f, sx);
-			} else {
-				acc[c] = vf_fma(vf_fma(f, sx, part[c]), s->d[0], acc[c]);
-				if (scales_min(scales))
-					acc[c] = vf_fma(s->m[0], vf_set1(x->sum32[c]), acc[c]);
+#pragma GCC unroll 2
+			for (int g = 0; g < ng; g++) {
+				const int i = g * nc + c;
+				const struct vf f = vf_from_vi(dot[i]);
+
+				if (scales_per16(scales)) {
+					acc[i] = vf_fma(vf_mul(f, sx), s[g].d[h], acc[i]);
+					if (scales_min(scales))
+						acc[i] = vf_fma(s[g].m[h],
+							vf_set1(x->sum16[h * width + c]), acc[i]);
+				} else if (h == 0) {
+					part[i] = vf_mul(f, sx);
+				} else {
+					acc[i] = vf_fma(vf_fma(f, sx, part[i]), s[g].d[0], acc[i]);
+					if (scales_min(scales))
+						acc[i] = vf_fma(
+							s[g].m[0], vf_set1(x->sum32[c]), acc[i]);
+				}
 			}
 		}
 	}
@@ -239,6 +267,18 @@ LANE void acts_next(struct block_acts *x, const int nc)
 	x->sum16 += 2 * nc;
 	x->sum32 += nc;
 	x->init += 2 * nc;
+}
+
+/* To a later block of a tile of `width` columns, and to a later one of these. */
+LANE void acts_skip(struct block_acts *x, const int width, uint32_t blocks, uint32_t columns)
+{
+	const size_t n = (size_t)width * blocks, c = columns;
+
+	x->q += 32 * n + 4 * c;
+	x->scale += 2 * n + c;
+	x->sum16 += 2 * n + c;
+	x->sum32 += n + c;
+	x->init += 2 * n + c;
 }
 
 LANE const int32_t *acts_init(const struct cpu_acts *a, uint32_t zero)
@@ -318,8 +358,8 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 				__builtin_prefetch(x.q + ACTS_AHEAD);
 			if (wants_ahead(scales, nc, a))
 				weights_ahead(block, VALUES_BYTES(values), a->ahead);
-			block_add(values, values_byte(values), scales, nc, keep, block, &bs, &x,
-				acc, to.values);
+			block_add(values, values_byte(values), scales, 1, nc, nc, keep, &block, &bs,
+				&x, acc, to.values);
 			acts_next(&x, nc);
 			to.values += keep ? 512 : 0;
 			block += VALUES_BYTES(values);
@@ -330,10 +370,22 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 		vf_store(out + 16 * c, acc[c]);
 }
 
+LANE struct block_scales panel_scales(const int scales, const struct panel *from, uint32_t b)
+{
+	const size_t halves = scales_per16(scales) ? 2 : 1;
+	struct block_scales s;
+
+	for (size_t h = 0; h < halves; h++) {
+		s.d[h] = vf_load(from->d + (b * halves + h) * 16);
+		if (scales_min(scales))
+			s.m[h] = vf_load(from->m + (b * halves + h) * 16);
+	}
+	return s;
+}
+
 LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct panel from,
 	uint32_t zero, const struct cpu_acts *a, uint32_t c0, float *out)
 {
-	const size_t halves = scales_per16(scales) ? 2 : 1;
 	struct block_acts x = acts_at(a, acts_init(a, zero), c0);
 	struct vf acc[TILE_COLS];
 
@@ -341,21 +393,64 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 	for (int c = 0; c < nc; c++)
 		acc[c] = vf_set1(0);
 	for (uint32_t b = 0; b < a->cols / 32; b++) {
-		struct block_scales bs;
+		const struct block_scales s = panel_scales(scales, &from, b);
+		const uint8_t *block = from.values + (size_t)b * 512;
 
-		for (size_t h = 0; h < halves; h++) {
-			bs.d[h] = vf_load(from.d + (b * halves + h) * 16);
-			if (scales_min(scales))
-				bs.m[h] = vf_load(from.m + (b * halves + h) * 16);
-		}
-		block_add(VALUES_PANEL, is_byte, scales, nc, false, from.values + (size_t)b * 512,
-			&bs, &x, acc, NULL);
+		block_add(
+			VALUES_PANEL, is_byte, scales, 1, nc, nc, false, &block, &s, &x, acc, NULL);
 		acts_next(&x, nc);
 	}
 #pragma GCC unroll 8
 	for (int c = 0; c < nc; c++)
 		vf_store(out + 16 * c, acc[c]);
 }
+
+#if TILE_GROUPS == 2
+#define PAIR_COLS (TILE_COLS / 2)
+#define PAIR_BLOCKS                                                                                \
+	16 /* 16 KiB of two panels: they stay in the first-level cache for all columns */
+
+/* Two groups at half a tile's columns: an activation is spread over the lanes once for both. Loads,
+ * not products, limit a tile where the processor makes two products a cycle. Whole tiles from the
+ * second one on; sums wait in `out` from one run of blocks to the next. */
+LANE void panel_pair(const bool is_byte, const int scales, const struct panel from[2],
+	uint32_t zero, const struct cpu_acts *a, float *const out[2])
+{
+	const int32_t *init = acts_init(a, zero);
+	const uint32_t blocks = a->cols / 32;
+
+	for (uint32_t b0 = 0; b0 < blocks; b0 += PAIR_BLOCKS)
+		for (uint32_t c0 = TILE_COLS; c0 + PAIR_COLS <= a->n; c0 += PAIR_COLS) {
+			const uint32_t in = c0 % TILE_COLS;
+			const uint32_t end = b0 + PAIR_BLOCKS < blocks ? b0 + PAIR_BLOCKS : blocks;
+			struct block_acts x = acts_at(a, init, c0 - in);
+			struct vf acc[2 * PAIR_COLS];
+
+			if (a->n - (c0 - in) < TILE_COLS)
+				break;
+			acts_skip(&x, TILE_COLS, b0, in);
+#pragma GCC unroll 8
+			for (int i = 0; i < 2 * PAIR_COLS; i++)
+				acc[i] = b0 == 0 ? vf_set1(0)
+						 : vf_load(out[i / PAIR_COLS] +
+							   16 * (c0 + (uint32_t)i % PAIR_COLS));
+			for (uint32_t b = b0; b < end; b++) {
+				const struct block_scales s[2] = {panel_scales(scales, &from[0], b),
+					panel_scales(scales, &from[1], b)};
+				const uint8_t *p[2] = {from[0].values + (size_t)b * 512,
+					from[1].values + (size_t)b * 512};
+
+				block_add(VALUES_PANEL, is_byte, scales, 2, PAIR_COLS, TILE_COLS,
+					false, p, s, &x, acc, NULL);
+				acts_next(&x, TILE_COLS);
+			}
+#pragma GCC unroll 8
+			for (int i = 0; i < 2 * PAIR_COLS; i++)
+				vf_store(out[i / PAIR_COLS] + 16 * (c0 + (uint32_t)i % PAIR_COLS),
+					acc[i]);
+		}
+}
+#endif
 
 /* f(nc, …) for each number of columns of a tile, as a constant. */
 #if TILE_COLS == 8
@@ -386,14 +481,32 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 
 #define PANEL_TILES(name, is_byte, scales)                                                         \
 	EACH_TILE(TILE_LOOP, name, is_byte, scales)                                                \
-	static void name(struct panel from, uint32_t zero, const struct cpu_acts *a, float *out)   \
+	static void name(struct panel from, uint32_t zero, const struct cpu_acts *a, uint32_t c0,  \
+		float *out)                                                                        \
 	{                                                                                          \
-		for (uint32_t c0 = TILE_COLS; c0 < a->n; c0 += TILE_COLS) {                        \
+		for (; c0 < a->n; c0 += TILE_COLS) {                                               \
 			switch (a->n - c0 < TILE_COLS ? a->n - c0 : TILE_COLS) {                   \
 				EACH_TILE(TILE_CASE, name)                                         \
 			}                                                                          \
 		}                                                                                  \
 	}
+
+#if TILE_GROUPS == 2
+#define PAIR_LOOP(name, is_byte, scales)                                                           \
+	LOOP name##_pair(const struct panel from[2], uint32_t zero, const struct cpu_acts *a,      \
+		float *const out[2])                                                               \
+	{                                                                                          \
+		panel_pair(is_byte, scales, from, zero, a, out);                                   \
+	}
+PAIR_LOOP(tiles_32, false, SCALES_D)
+PAIR_LOOP(tiles_byte_32, true, SCALES_D)
+PAIR_LOOP(tiles_32_min, false, SCALES_DM)
+PAIR_LOOP(tiles_16, false, SCALES_K16)
+PAIR_LOOP(tiles_16_min, false, SCALES_K16M)
+#define PAIR(tiles, from, zero, a, out) tiles##_pair(from, zero, a, out)
+#else
+#define PAIR(tiles, from, zero, a, out) ((void)0)
+#endif
 
 PANEL_TILES(tiles_32, false, SCALES_D)
 PANEL_TILES(tiles_byte_32, true, SCALES_D)
@@ -408,8 +521,8 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 	}
 #define FUSED_CASE(nc, name)                                                                       \
 	case nc:                                                                                   \
-		name##_##nc(w, g, a, out);                                                         \
-		return;
+		name##_##nc(w, g + i, a, at[i]);                                                   \
+		break;
 
 #define KEEP_NAME(name, nc) name##_keep_##nc
 #define KEEP(name, nc)      KEEP_NAME(name, nc)
@@ -422,17 +535,27 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 	{                                                                                          \
 		fused(values, scales, TILE_COLS, true, w, g, a, to, out);                          \
 	}                                                                                          \
-	static void name(const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, \
-		void *scratch)                                                                     \
+	static void name(const struct weight *w, uint32_t g, uint32_t n_groups,                    \
+		const struct cpu_acts *a, float *out, void *scratch)                               \
 	{                                                                                          \
-		const struct panel to = panel_at(scratch, w->cols);                                \
+		struct panel to[TILE_GROUPS];                                                      \
+		float *at[TILE_GROUPS];                                                            \
                                                                                                    \
-		switch (a->n) {                                                                    \
-			EACH_TILE(FUSED_CASE, name)                                                \
-		default: break;                                                                    \
+		for (uint32_t i = 0; i < n_groups; i++) {                                          \
+			to[i] = panel_at((uint8_t *)scratch + i * PANEL_BYTES(w->cols), w->cols);  \
+			at[i] = out + (size_t)i * a->n * GROUP_ROWS;                               \
+			switch (a->n) {                                                            \
+				EACH_TILE(FUSED_CASE, name)                                        \
+			default: KEEP(name, TILE_COLS)(w, g + i, a, to[i], at[i]);                 \
+			}                                                                          \
 		}                                                                                  \
-		KEEP(name, TILE_COLS)(w, g, a, to, out);                                           \
-		tiles(to, w->layout.zero, a, out);                                                 \
+		if (a->n <= TILE_COLS)                                                             \
+			return;                                                                    \
+		if (n_groups == 2)                                                                 \
+			PAIR(tiles, to, w->layout.zero, a, at);                                    \
+		for (uint32_t i = 0; i < n_groups; i++)                                            \
+			tiles(to[i], w->layout.zero, a,                                            \
+				n_groups == 2 ? a->n - a->n % TILE_COLS : TILE_COLS, at[i]);       \
 	}
 
 QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32)
@@ -448,11 +571,11 @@ QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16)
 QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32)
 QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32)
 
-static void matmul_quants(
-	const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out, void *scratch)
+static void matmul_quants(const struct weight *w, uint32_t g, uint32_t n_groups,
+	const struct cpu_acts *a, float *out, void *scratch)
 {
-	static void (*const groups[][6])(
-		const struct weight *, uint32_t, const struct cpu_acts *, float *, void *) = {
+	static void (*const some[][6])(const struct weight *, uint32_t, uint32_t,
+		const struct cpu_acts *, float *, void *) = {
 		[VALUES_Q2] = {[SCALES_K16M] = q2_k},
 		[VALUES_Q3] = {[SCALES_K16] = q3_k},
 		[VALUES_Q4] = {[SCALES_D] = q4_d, [SCALES_DM] = q4_dm, [SCALES_K32M] = q4_k},
@@ -462,5 +585,10 @@ static void matmul_quants(
 		[VALUES_IQ4] = {[SCALES_D] = iq4_nl, [SCALES_K32] = iq4_xs},
 	};
 
-	groups[w->layout.values][w->layout.scales](w, g, a, out, scratch);
+	for (uint32_t i = 0; i < n_groups; i += TILE_GROUPS) {
+		const uint32_t n = n_groups - i < TILE_GROUPS ? n_groups - i : TILE_GROUPS;
+
+		some[w->layout.values][w->layout.scales](
+			w, g + i, n, a, out + (size_t)i * a->n * GROUP_ROWS, scratch);
+	}
 }

@@ -17,6 +17,7 @@
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   4
 #define LINES_HELD  0
+#define TILE_GROUPS 1
 #define TILE_RUN    2
 #define TILE_WIDE   1
 #define TILE_DIMS   2

@@ -8,6 +8,7 @@
 #define LANES_NAME  avx512
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   8 /* columns of a matmul tile: 8 sums, 8 dots, 8 scaled dots fit 32 registers */
+#define TILE_GROUPS 2 /* row groups of a tile of unpacked weights */
 #define TILE_RUN    4 /* row groups side by side at one column, to hide the latency of a sum */
 #define TILE_WIDE   2 /* the same at more columns */
 #define TILE_DIMS   4 /* vectors of a value row x queries of an attention tile */

@@ -15,6 +15,7 @@
 #define LANES_NAME  generic
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   2 /* columns of a matmul tile */
+#define TILE_GROUPS 1 /* row groups of a tile of unpacked weights */
 #define TILE_RUN    1 /* row groups side by side at one column */
 #define TILE_WIDE   1 /* the same at more columns */
 #define TILE_DIMS   2 /* vectors of a value row x queries of an attention tile */

@@ -9,6 +9,7 @@
 #define LANES_NAME  neon
 #define LANE        static inline __attribute__((always_inline))
 #define TILE_COLS   2 /* 8 registers of sums, dots and scaled dots each: 24 of 32 */
+#define TILE_GROUPS 1
 #define TILE_RUN    4
 #define TILE_WIDE   2
 #define TILE_DIMS   2

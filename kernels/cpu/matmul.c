@@ -182,14 +182,12 @@ static void product_groups(const struct product *p, const struct weight *w, uint
 		isa->matmul_bf16(w, g, n_groups, acts, out);
 		return;
 	}
-	for (uint32_t i = 0; i < n_groups; i++) {
-		float *to = out + (size_t)i * acts->n * GROUP_ROWS;
-
-		if (kernel == KERNEL_QUANTS)
-			isa->matmul_quants(w, g + i, acts, to, panel);
-		else
-			isa->matmul_exact(w, g + i, acts, to, panel);
+	if (kernel == KERNEL_QUANTS) {
+		isa->matmul_quants(w, g, n_groups, acts, out, panel);
+		return;
 	}
+	for (uint32_t i = 0; i < n_groups; i++)
+		isa->matmul_exact(w, g + i, acts, out + (size_t)i * acts->n * GROUP_ROWS, panel);
 }
 
 /* The groups' results, out [n_groups][n][16], to y of the columns from c0 on; `up` of the same
@@ -290,7 +288,7 @@ static int product_run(struct product *p)
 		case KERNEL_QUANTS:
 			p->want_int8 = true;
 			zeros_note(&p->acts, w->layout.zero);
-			p->panel_bytes = (size_t)w->cols * 24;
+			p->panel_bytes = 2 * PANEL_BYTES(w->cols);
 			break;
 		case KERNEL_BF16: p->want_bf16 = true; break;
 		case KERNEL_EXACT:
