@@ -410,9 +410,10 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 #define PAIR_BLOCKS                                                                                \
 	16 /* 16 KiB of two panels: they stay in the first-level cache for all columns */
 
-/* Two groups at half a tile's columns: an activation is spread over the lanes once for both. Loads,
- * not products, limit a tile where the processor makes two products a cycle. Whole tiles from the
- * second one on; sums wait in `out` from one run of blocks to the next. */
+/* Two groups at half a tile's columns: an activation is spread over the lanes once for both, for
+ * loads and not products limit a tile where the processor makes two products a cycle. (With minima
+ * it is the arithmetic on floats, and nothing is gained.) Whole tiles from the second one on; sums
+ * wait in `out` from one run of blocks to the next. */
 LANE void panel_pair(const bool is_byte, const int scales, const struct panel from[2],
 	uint32_t zero, const struct cpu_acts *a, float *const out[2])
 {
@@ -493,20 +494,29 @@ LANE void panel_pair(const bool is_byte, const int scales, const struct panel fr
 
 #if TILE_GROUPS == 2
 #define PAIR_LOOP(name, is_byte, scales)                                                           \
-	LOOP name##_pair(const struct panel from[2], uint32_t zero, const struct cpu_acts *a,      \
+	LOOP name(const struct panel from[2], uint32_t zero, const struct cpu_acts *a,             \
 		float *const out[2])                                                               \
 	{                                                                                          \
 		panel_pair(is_byte, scales, from, zero, a, out);                                   \
 	}
-PAIR_LOOP(tiles_32, false, SCALES_D)
-PAIR_LOOP(tiles_byte_32, true, SCALES_D)
-PAIR_LOOP(tiles_32_min, false, SCALES_DM)
-PAIR_LOOP(tiles_16, false, SCALES_K16)
-PAIR_LOOP(tiles_16_min, false, SCALES_K16M)
-#define PAIR(tiles, from, zero, a, out) tiles##_pair(from, zero, a, out)
+PAIR_LOOP(pair_32, false, SCALES_D)
+PAIR_LOOP(pair_byte_32, true, SCALES_D)
+PAIR_LOOP(pair_16, false, SCALES_K16)
 #else
-#define PAIR(tiles, from, zero, a, out) ((void)0)
+#define pair_32      pair_none
+#define pair_byte_32 pair_none
+#define pair_16      pair_none
 #endif
+
+/* Never called: matmul_quants() gives such types one group. */
+LANE void pair_none(
+	const struct panel *from, uint32_t zero, const struct cpu_acts *a, float *const *out)
+{
+	(void)from;
+	(void)zero;
+	(void)a;
+	(void)out;
+}
 
 PANEL_TILES(tiles_32, false, SCALES_D)
 PANEL_TILES(tiles_byte_32, true, SCALES_D)
@@ -528,7 +538,7 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 #define KEEP(name, nc)      KEEP_NAME(name, nc)
 
 /* One function for each pair of values and scales that a file type has. */
-#define QUANTS_GROUP(name, values, scales, tiles)                                                  \
+#define QUANTS_GROUP(name, values, scales, tiles, pair)                                            \
 	EACH_TILE(FUSED_LOOP, name, values, scales)                                                \
 	LOOP KEEP(name, TILE_COLS)(const struct weight *w, uint32_t g, const struct cpu_acts *a,   \
 		struct panel to, float *out)                                                       \
@@ -552,24 +562,24 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 		if (a->n <= TILE_COLS)                                                             \
 			return;                                                                    \
 		if (n_groups == 2)                                                                 \
-			PAIR(tiles, to, w->layout.zero, a, at);                                    \
+			pair(to, w->layout.zero, a, at);                                           \
 		for (uint32_t i = 0; i < n_groups; i++)                                            \
 			tiles(to[i], w->layout.zero, a,                                            \
 				n_groups == 2 ? a->n - a->n % TILE_COLS : TILE_COLS, at[i]);       \
 	}
 
-QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32)
-QUANTS_GROUP(q4_dm, VALUES_Q4, SCALES_DM, tiles_32_min)
-QUANTS_GROUP(q4_k, VALUES_Q4, SCALES_K32M, tiles_32_min)
-QUANTS_GROUP(q5_d, VALUES_Q5, SCALES_D, tiles_32)
-QUANTS_GROUP(q5_dm, VALUES_Q5, SCALES_DM, tiles_32_min)
-QUANTS_GROUP(q5_k, VALUES_Q5, SCALES_K32M, tiles_32_min)
-QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32)
-QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min)
-QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16)
-QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16)
-QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32)
-QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32)
+QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32, pair_32)
+QUANTS_GROUP(q4_dm, VALUES_Q4, SCALES_DM, tiles_32_min, pair_none)
+QUANTS_GROUP(q4_k, VALUES_Q4, SCALES_K32M, tiles_32_min, pair_none)
+QUANTS_GROUP(q5_d, VALUES_Q5, SCALES_D, tiles_32, pair_32)
+QUANTS_GROUP(q5_dm, VALUES_Q5, SCALES_DM, tiles_32_min, pair_none)
+QUANTS_GROUP(q5_k, VALUES_Q5, SCALES_K32M, tiles_32_min, pair_none)
+QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32, pair_byte_32)
+QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min, pair_none)
+QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16, pair_16)
+QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16, pair_16)
+QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32, pair_byte_32)
+QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32, pair_byte_32)
 
 static void matmul_quants(const struct weight *w, uint32_t g, uint32_t n_groups,
 	const struct cpu_acts *a, float *out, void *scratch)
@@ -585,8 +595,10 @@ static void matmul_quants(const struct weight *w, uint32_t g, uint32_t n_groups,
 		[VALUES_IQ4] = {[SCALES_D] = iq4_nl, [SCALES_K32] = iq4_xs},
 	};
 
-	for (uint32_t i = 0; i < n_groups; i += TILE_GROUPS) {
-		const uint32_t n = n_groups - i < TILE_GROUPS ? n_groups - i : TILE_GROUPS;
+	const uint32_t most = scales_min(w->layout.scales) ? 1 : TILE_GROUPS;
+
+	for (uint32_t i = 0; i < n_groups; i += most) {
+		const uint32_t n = n_groups - i < most ? n_groups - i : most;
 
 		some[w->layout.values][w->layout.scales](
 			w, g + i, n, a, out + (size_t)i * a->n * GROUP_ROWS, scratch);
