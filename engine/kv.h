@@ -59,8 +59,8 @@ void kv_pool_unref(struct kv_pool *p, uint32_t page);
 void kv_pool_give(struct kv_pool *p, uint32_t page);
 /* Zeroes what free pages still hold. */
 int kv_pool_wipe(struct kv_pool *p);
-/* Has the system find some of the memory of the next `ahead` pages that never were in use. False: it
- * is all there. */
+/* Has the system find some of the memory of the next `ahead` pages that never were in use. False:
+ * it is all there. */
 bool kv_pool_touch(struct kv_pool *p, uint32_t ahead);
 
 /* The page's bytes in all layers of all backends, in their own layouts: to `host` [this many bytes]

@@ -48,7 +48,7 @@ LANE struct vf kv_scales(const uint8_t *p, uint32_t head_dim, uint32_t block)
 LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *const *keys,
 	const uint8_t *const *ahead, const float *q, uint32_t head_dim, float scale, float *p)
 {
-	struct vf acc[4][TILE_COLS], scales[4];
+	struct vf acc[SCORE_PAGES][TILE_COLS], scales[SCORE_PAGES];
 
 	for (int i = 0; i < np; i++) {
 		scales[i] = vf_set1(1);
@@ -78,15 +78,21 @@ LANE void score_tile(const int kind, const int np, const int nc, const uint8_t *
 			vf_store(p + 128 * c + 16 * i, vf_mul(acc[i][c], vf_set1(scale)));
 }
 
-#define SCORE_PAGES_OF(nc) ((nc)*4 <= SCORE_SUMS ? 4 : (nc)*2 <= SCORE_SUMS ? 2 : 1)
+/* Pages side by side for so many queries: they hide the latency of a sum and share what is loaded
+ * of a query. */
+LANE int score_pages(const int nc)
+{
+	if (nc * SCORE_PAGES <= SCORE_SUMS)
+		return SCORE_PAGES;
+	return SCORE_PAGES > 2 && nc * 2 <= SCORE_SUMS ? 2 : 1;
+}
 
-/* Few queries: several pages side by side, to hide the latency of a sum. */
 #define SCORE_CASE(nc)                                                                             \
 	case nc:                                                                                   \
-		if (SCORE_PAGES_OF(nc) > 1 && pages_there(a, page, SCORE_PAGES_OF(nc))) {          \
-			score_tile(kind, SCORE_PAGES_OF(nc), nc, a->k + page, ahead + page, q,     \
+		if (score_pages(nc) > 1 && pages_there(a, page, score_pages(nc))) {                \
+			score_tile(kind, score_pages(nc), nc, a->k + page, ahead + page, q,        \
 				a->head_dim, a->scale, p);                                         \
-			page += SCORE_PAGES_OF(nc);                                                \
+			page += score_pages(nc);                                                   \
 		} else {                                                                           \
 			if (a->k[page])                                                            \
 				score_tile(kind, 1, nc, a->k + page, ahead + page, q, a->head_dim, \

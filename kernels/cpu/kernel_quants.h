@@ -406,14 +406,14 @@ LANE void panel_tile(const bool is_byte, const int scales, const int nc, struct 
 }
 
 #if TILE_GROUPS == 2
-#define PAIR_COLS (TILE_COLS / 2)
-#define PAIR_BLOCKS                                                                                \
-	16 /* 16 KiB of two panels: they stay in the first-level cache for all columns */
+#define PAIR_COLS   (TILE_COLS / 2)
+#define PAIR_BLOCKS 16
 
 /* Two groups at half a tile's columns: an activation is spread over the lanes once for both, for
  * loads and not products limit a tile where the processor makes two products a cycle. (With minima
  * it is the arithmetic on floats, and nothing is gained.) Whole tiles from the second one on; sums
- * wait in `out` from one run of blocks to the next. */
+ * wait in `out` from one run of PAIR_BLOCKS to the next, 16 KiB of two panels, which stay in the
+ * first-level cache for all columns. */
 LANE void panel_pair(const bool is_byte, const int scales, const struct panel from[2],
 	uint32_t zero, const struct cpu_acts *a, float *const out[2])
 {

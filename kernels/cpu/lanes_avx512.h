@@ -13,7 +13,7 @@
 #define TILE_WIDE   2 /* the same at more columns */
 #define TILE_DIMS   4 /* vectors of a value row x queries of an attention tile */
 #define TILE_HEADS  4
-#define SCORE_PAGES 4 /* pages of keys side by side, as long as their sums are no more than */
+#define SCORE_PAGES 4 /* pages of keys side by side at most, and their sums */
 #define SCORE_SUMS  16
 #define LINES_HELD  1
 #define BYTE_ZERO   128 /* bytes are stored unsigned: vpdpbusd takes them as they are */

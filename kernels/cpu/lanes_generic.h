@@ -20,7 +20,7 @@
 #define TILE_WIDE   1 /* the same at more columns */
 #define TILE_DIMS   2 /* vectors of a value row x queries of an attention tile */
 #define TILE_HEADS  2
-#define SCORE_PAGES 1 /* pages of keys side by side, as long as their sums are no more than */
+#define SCORE_PAGES 1 /* pages of keys side by side at most, and their sums */
 #define SCORE_SUMS  1
 #define LINES_HELD  0 /* 1: at one column a block of a K type is loaded whole, in order */
 #define BYTE_ZERO   0 /* bytes are stored signed */

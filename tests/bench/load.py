@@ -172,6 +172,7 @@ def main():
     config = 'socket: { mode = "0666"; }; limits: { connections_per_uid = 256; };'
     with zephd.Zephd(a.build, a.model, "--context", "8192", config=config) as d:
         os.chmod(d.directory, 0o755)
+        time.sleep(3)  # a resident daemon is asked, which has found the memory of its pages
         {"crowd": crowd, "prompt": prompt}[a.what](d, a.rounds, a.tokens)
 
 
