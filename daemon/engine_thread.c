@@ -358,8 +358,8 @@ static void serve(struct engine_thread *t)
 		r = state == ENGINE_READY ? engine_step(t->load.engine) : 0;
 		if (r < 0)
 			state = ENGINE_BROKEN;
-		idle = r <= 0 && !(state == ENGINE_READY && engine_prepare(t->load.engine));
 		publish(t, state, r < 0 ? device_error(t) : NULL);
+		idle = r <= 0 && !(state == ENGINE_READY && engine_prepare(t->load.engine));
 	}
 }
 

@@ -373,9 +373,10 @@ void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *user
 bool engine_prepare(struct engine *e)
 {
 	const struct model_config *c = &e->weights->model->config;
-	uint32_t used = e->kv->n_used_max, context = engine_context_pages(c, &e->options);
+	uint32_t used = e->kv->n_used_max, ahead = engine_context_pages(c, &e->options);
 
-	return kv_pool_touch(e->kv, used > context ? used : context);
+	ahead = used > ahead ? used : ahead;
+	return kv_pool_touch(e->kv, ahead < e->kv->n_pages / 4 ? ahead : e->kv->n_pages / 4);
 }
 
 void engine_stats(const struct engine *e, struct engine_stats *ret)

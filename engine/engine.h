@@ -215,8 +215,8 @@ void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *user
 int engine_step(struct engine *e);
 
 /* With nothing to do, some milliseconds of what later jobs would wait for: the memory of KV pages
- * is found, for one whole context beyond what was ever in use, or as much again as was. False: all
- * is done. */
+ * is found, for one whole context beyond what was ever in use or as much again as was, but for no
+ * more than a quarter of the pool. False: all is done. */
 bool engine_prepare(struct engine *e);
 
 void engine_stats(const struct engine *e, struct engine_stats *ret);

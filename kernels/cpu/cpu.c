@@ -233,7 +233,7 @@ int cpu_new(const struct cpu_isa *isa, uint32_t threads, enum activations activa
 	cpu->activations = activations;
 	cpu->ahead.more = 2560;
 #ifdef ZEPH_X86
-	/* asks for less of its own accord: K types at one column come twice as fast */
+	/* asks for less of its own accord: K types at one column come twice as fast (SPEED.md) */
 	if (is_zen5())
 		cpu->ahead.one = cpu->ahead.more = 5120;
 #endif

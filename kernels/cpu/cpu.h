@@ -35,6 +35,9 @@ static inline struct cpu *cpu_of(struct backend *b)
 /* 64-byte aligned, zeroed, on huge pages where they help; NULL when there is none. */
 void *cpu_memory_new(size_t bytes);
 void cpu_memory_free(void *p, size_t bytes); /* accepts NULL */
+/* Has the system find the memory of a part of such a block now, as a first write would, and leaves
+ * what is there as it is. False: it is there already, or this kernel does not do it. */
+bool cpu_memory_touch(size_t block_bytes, void *p, size_t bytes);
 
 /* Memory of a weight, 64-byte aligned, zeroed, side by side with others on huge pages. *ret is the
  * weight's reference on what it lies in. NULL when there is none. */

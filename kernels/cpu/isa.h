@@ -17,12 +17,13 @@
 
 /* A group's weights as bytes, scales and minima as f32. */
 #define PANEL_BYTES(cols) ((size_t)(cols)*24)
+#define PANELS            2 /* of as many groups at once, at most */
 
 /* Activations of one operation, columns of a matmul, in tiles of `tile` columns (the last may have
  * fewer): everything is [k][columns of the tile], the tiles one after another. */
 struct cpu_acts {
 	uint32_t n, cols, tile;
-	uint32_t ahead; /* bytes of weights before their use that they are asked for; 0: not */
+	uint32_t ahead; /* weights are asked for so many bytes early; 0, at one column: not */
 	uint32_t n_zeros;
 	uint32_t zeros[ACTS_ZEROS];
 	int8_t *q;                 /* [cols / 4][w][4] */
@@ -62,7 +63,7 @@ struct cpu_isa {
 	void (*acts_f32)(const float *x, struct cpu_acts *a, uint32_t c);
 
 	/* out [n_groups][n][16] = activations x groups g …. scratch:
-	 * 2 x PANEL_BYTES(cols), 64-byte aligned */
+	 * PANELS x PANEL_BYTES(cols), 64-byte aligned */
 	void (*matmul_quants)(const struct weight *w, uint32_t g, uint32_t n_groups,
 		const struct cpu_acts *a, float *out, void *scratch);
 	/* the same for one group; scratch: EXACT_CHUNK x 64 bytes */

@@ -21,7 +21,7 @@ LANE struct vf kv_load(const int kind, const uint8_t *p, size_t element)
 
 /* Fetches what kv_load() will be asked for soon, into the second-level cache: the first one does
  * not hold it beside what is in use. Pages are too short and lie too far apart for the processor to
- * guess what comes next. A line is asked for more than once: that costs less than to know. */
+ * guess what comes next. */
 LANE void kv_ahead(const int kind, const uint8_t *p, size_t element)
 {
 	const size_t bytes = kind == KIND_F32 ? 4 : kind == KIND_Q8 ? 1 : 2;

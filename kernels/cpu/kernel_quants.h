@@ -168,8 +168,8 @@ struct block_acts {
 };
 
 /* acc [ng][nc] += one block of 32 columns of ng groups, whose packed lines stand at p [ng]; the
- * activations are nc of a tile of `width` columns. With `keep` the first group's unpacked values go
- * to kept [8][64], too. */
+ * activations are nc of a tile of `width` columns; ng x nc is at most TILE_COLS. With `keep` the
+ * first group's unpacked values go to kept [8][64], too. */
 LANE void block_add(const int values, const bool is_byte, const int scales, const int ng,
 	const int nc, const int width, const bool keep, const uint8_t *const *p,
 	const struct block_scales *s, const struct block_acts *x, struct vf *acc, uint8_t *kept)
@@ -306,11 +306,6 @@ LANE struct panel panel_at(void *scratch, uint32_t cols)
 /* At more columns the weights are asked for early: what is computed with a block then hides its way
  * from memory, which the processor's own prefetch does by half. At one column memory itself is the
  * limit, and that prefetch suffices, but for K types on some processors (cpu.c). */
-LANE bool wants_ahead(const int scales, const int nc, const struct cpu_acts *a)
-{
-	return nc > 1 || (SCALES_BLOCKS(scales) == 8 && a->ahead > 0);
-}
-
 LANE void weights_ahead(const uint8_t *p, const uint32_t bytes, uint32_t ahead)
 {
 #pragma GCC unroll 9
@@ -321,7 +316,7 @@ LANE void weights_ahead(const uint8_t *p, const uint32_t bytes, uint32_t ahead)
 /* A whole group straight from the packed planes: each weight is read once for nc columns. Where
  * more columns follow, the unpacked group is left in a panel for them: to unpack apart from the
  * products costs as much as six columns, for the memory and the stores then wait for each other. */
-LANE void fused(const int values, const int scales, const int nc, const bool keep,
+LANE void fused(const int values, const int scales, const int nc, const bool early, const bool keep,
 	const struct weight *w, uint32_t g, const struct cpu_acts *a, struct panel to, float *out)
 {
 	const uint8_t *record = layout_group(w, g);
@@ -337,7 +332,7 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 		const uint8_t *block = record + SCALES_BYTES(scales);
 		struct block_scales all[8], bs;
 
-		if (wants_ahead(scales, nc, a))
+		if (early)
 			weights_ahead(record, SCALES_BYTES(scales), a->ahead);
 		/* A record's first, then its blocks: in turns they cost a third of the speed. */
 		for (uint32_t i = 0; SCALES_BLOCKS(scales) == 8 && i < 8; i++)
@@ -356,7 +351,7 @@ LANE void fused(const int values, const int scales, const int nc, const bool kee
 			}
 			if (nc == 1)
 				__builtin_prefetch(x.q + ACTS_AHEAD);
-			if (wants_ahead(scales, nc, a))
+			if (early)
 				weights_ahead(block, VALUES_BYTES(values), a->ahead);
 			block_add(values, values_byte(values), scales, 1, nc, nc, keep, &block, &bs,
 				&x, acc, to.values);
@@ -499,17 +494,17 @@ LANE void panel_pair(const bool is_byte, const int scales, const struct panel fr
 	{                                                                                          \
 		panel_pair(is_byte, scales, from, zero, a, out);                                   \
 	}
-PAIR_LOOP(pair_32, false, SCALES_D)
-PAIR_LOOP(pair_byte_32, true, SCALES_D)
-PAIR_LOOP(pair_16, false, SCALES_K16)
+PAIR_LOOP(tiles_32_pair_4, false, SCALES_D)
+PAIR_LOOP(tiles_byte_32_pair_4, true, SCALES_D)
+PAIR_LOOP(tiles_16_pair_4, false, SCALES_K16)
 #else
-#define pair_32      pair_none
-#define pair_byte_32 pair_none
-#define pair_16      pair_none
+#define tiles_32_pair_4      no_pair
+#define tiles_byte_32_pair_4 no_pair
+#define tiles_16_pair_4      no_pair
 #endif
 
 /* Never called: matmul_quants() gives such types one group. */
-LANE void pair_none(
+LANE void no_pair(
 	const struct panel *from, uint32_t zero, const struct cpu_acts *a, float *const *out)
 {
 	(void)from;
@@ -527,7 +522,7 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 #define FUSED_LOOP(nc, name, values, scales)                                                       \
 	LOOP name##_##nc(const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out) \
 	{                                                                                          \
-		fused(values, scales, nc, false, w, g, a, (struct panel){0}, out);                 \
+		fused(values, scales, nc, nc > 1, false, w, g, a, (struct panel){0}, out);         \
 	}
 #define FUSED_CASE(nc, name)                                                                       \
 	case nc:                                                                                   \
@@ -540,10 +535,15 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 /* One function for each pair of values and scales that a file type has. */
 #define QUANTS_GROUP(name, values, scales, tiles, pair)                                            \
 	EACH_TILE(FUSED_LOOP, name, values, scales)                                                \
+	LOOP name##_early_1(                                                                       \
+		const struct weight *w, uint32_t g, const struct cpu_acts *a, float *out)          \
+	{                                                                                          \
+		fused(values, scales, 1, true, false, w, g, a, (struct panel){0}, out);            \
+	}                                                                                          \
 	LOOP KEEP(name, TILE_COLS)(const struct weight *w, uint32_t g, const struct cpu_acts *a,   \
 		struct panel to, float *out)                                                       \
 	{                                                                                          \
-		fused(values, scales, TILE_COLS, true, w, g, a, to, out);                          \
+		fused(values, scales, TILE_COLS, true, true, w, g, a, to, out);                    \
 	}                                                                                          \
 	static void name(const struct weight *w, uint32_t g, uint32_t n_groups,                    \
 		const struct cpu_acts *a, float *out, void *scratch)                               \
@@ -554,6 +554,10 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 		for (uint32_t i = 0; i < n_groups; i++) {                                          \
 			to[i] = panel_at((uint8_t *)scratch + i * PANEL_BYTES(w->cols), w->cols);  \
 			at[i] = out + (size_t)i * a->n * GROUP_ROWS;                               \
+			if (a->n == 1 && SCALES_BLOCKS(scales) == 8 && a->ahead > 0) {             \
+				name##_early_1(w, g + i, a, at[i]);                                \
+				continue;                                                          \
+			}                                                                          \
 			switch (a->n) {                                                            \
 				EACH_TILE(FUSED_CASE, name)                                        \
 			default: KEEP(name, TILE_COLS)(w, g + i, a, to[i], at[i]);                 \
@@ -568,18 +572,18 @@ PANEL_TILES(tiles_16_min, false, SCALES_K16M)
 				n_groups == 2 ? a->n - a->n % TILE_COLS : TILE_COLS, at[i]);       \
 	}
 
-QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32, pair_32)
-QUANTS_GROUP(q4_dm, VALUES_Q4, SCALES_DM, tiles_32_min, pair_none)
-QUANTS_GROUP(q4_k, VALUES_Q4, SCALES_K32M, tiles_32_min, pair_none)
-QUANTS_GROUP(q5_d, VALUES_Q5, SCALES_D, tiles_32, pair_32)
-QUANTS_GROUP(q5_dm, VALUES_Q5, SCALES_DM, tiles_32_min, pair_none)
-QUANTS_GROUP(q5_k, VALUES_Q5, SCALES_K32M, tiles_32_min, pair_none)
-QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32, pair_byte_32)
-QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min, pair_none)
-QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16, pair_16)
-QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16, pair_16)
-QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32, pair_byte_32)
-QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32, pair_byte_32)
+QUANTS_GROUP(q4_d, VALUES_Q4, SCALES_D, tiles_32, tiles_32_pair_4)
+QUANTS_GROUP(q4_dm, VALUES_Q4, SCALES_DM, tiles_32_min, no_pair)
+QUANTS_GROUP(q4_k, VALUES_Q4, SCALES_K32M, tiles_32_min, no_pair)
+QUANTS_GROUP(q5_d, VALUES_Q5, SCALES_D, tiles_32, tiles_32_pair_4)
+QUANTS_GROUP(q5_dm, VALUES_Q5, SCALES_DM, tiles_32_min, no_pair)
+QUANTS_GROUP(q5_k, VALUES_Q5, SCALES_K32M, tiles_32_min, no_pair)
+QUANTS_GROUP(q8_d, VALUES_Q8, SCALES_D, tiles_byte_32, tiles_byte_32_pair_4)
+QUANTS_GROUP(q2_k, VALUES_Q2, SCALES_K16M, tiles_16_min, no_pair)
+QUANTS_GROUP(q3_k, VALUES_Q3, SCALES_K16, tiles_16, tiles_16_pair_4)
+QUANTS_GROUP(q6_k, VALUES_Q6, SCALES_K16, tiles_16, tiles_16_pair_4)
+QUANTS_GROUP(iq4_nl, VALUES_IQ4, SCALES_D, tiles_byte_32, tiles_byte_32_pair_4)
+QUANTS_GROUP(iq4_xs, VALUES_IQ4, SCALES_K32, tiles_byte_32, tiles_byte_32_pair_4)
 
 static void matmul_quants(const struct weight *w, uint32_t g, uint32_t n_groups,
 	const struct cpu_acts *a, float *out, void *scratch)

@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TOUCH_BYTES      ((size_t)2 << 20)
-#define SMALL_PAGE_BYTES 4096
+#define TOUCH_BYTES ((size_t)2 << 20)
 
 int cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret)
 {
@@ -69,21 +68,16 @@ int cpu_kv_zero(struct backend *b, struct kv *kv, uint32_t page)
 bool cpu_kv_touch(struct backend *b, struct kv *kv, uint32_t n_pages)
 {
 	const size_t page_bytes = kv->shape.n_kv_heads * kv->head_bytes;
-	const uint32_t first = kv->touched_pages, left = kv->shape.n_pages - first;
+	const uint32_t first = kv->touched_pages;
 	uint32_t n = (uint32_t)(TOUCH_BYTES / page_bytes);
-	volatile uint8_t *at, *end;
 
 	(void)b;
 	assert(n_pages <= kv->shape.n_pages);
 	if (first >= n_pages)
 		return false;
-	n = n == 0 ? 1 : n < left ? n : left;
-	at = kv_head(kv, kv->touched_layers, first, 0);
-	end = at + n * page_bytes;
-	while (at < end) {
-		*at = *at;
-		at += SMALL_PAGE_BYTES - (uintptr_t)at % SMALL_PAGE_BYTES;
-	}
+	n = n == 0 ? 1 : n < n_pages - first ? n : n_pages - first;
+	if (!cpu_memory_touch(kv->bytes, kv_head(kv, kv->touched_layers, first, 0), n * page_bytes))
+		return false;
 	if (++kv->touched_layers == kv->shape.n_layers) {
 		kv->touched_layers = 0;
 		kv->touched_pages += n;

@@ -235,9 +235,10 @@ static void product_items(void *arg, struct pool_range range)
 	while (item < range.end) {
 		const uint32_t c0 = item / p->groups * COLUMNS;
 		const uint32_t n = p->n - c0 < COLUMNS ? p->n - c0 : COLUMNS;
-		const struct cpu_acts acts = acts_slice(&p->acts, c0, n);
+		struct cpu_acts acts = acts_slice(&p->acts, c0, n);
 		uint32_t part = 0, g = item % p->groups, n_groups;
 
+		acts.ahead = n == 1 ? p->cpu->ahead.one : p->cpu->ahead.more;
 		while (p->epilogue != EPILOGUE_SWIGLU && g >= p->parts[part].w->groups)
 			g -= p->parts[part++].w->groups;
 		n_groups = p->parts[part].w->groups - g;
@@ -277,7 +278,6 @@ static int product_run(struct product *p)
 	p->acts.n = p->n;
 	p->acts.cols = p->parts[0].w->cols;
 	p->acts.tile = cpu->isa.tile;
-	p->acts.ahead = p->n == 1 ? cpu->ahead.one : cpu->ahead.more;
 	for (uint32_t i = 0; i < p->n_parts; i++) {
 		const struct weight *w = p->parts[i].w;
 
@@ -288,7 +288,7 @@ static int product_run(struct product *p)
 		case KERNEL_QUANTS:
 			p->want_int8 = true;
 			zeros_note(&p->acts, w->layout.zero);
-			p->panel_bytes = 2 * PANEL_BYTES(w->cols);
+			p->panel_bytes = PANELS * PANEL_BYTES(w->cols);
 			break;
 		case KERNEL_BF16: p->want_bf16 = true; break;
 		case KERNEL_EXACT:

@@ -8,8 +8,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #define MAP_AT ((size_t)1 << 20) /* from here on by mmap */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; libc's headers may be older */
+#endif
 
 void *cpu_memory_new(size_t bytes)
 {
@@ -38,6 +43,15 @@ void cpu_memory_free(void *p, size_t bytes)
 		free(p);
 	else
 		munmap(p, bytes);
+}
+
+bool cpu_memory_touch(size_t block_bytes, void *p, size_t bytes)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	const size_t before = (uintptr_t)p % page;
+
+	return block_bytes >= MAP_AT &&
+	       madvise((uint8_t *)p - before, bytes + before, MADV_POPULATE_WRITE) == 0;
 }
 
 int cpu_no_memory(struct cpu *cpu, const char *what, size_t bytes)

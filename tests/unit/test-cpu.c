@@ -295,8 +295,8 @@ static void matmul_bits_do_not_depend_on_many_columns(void **state)
 
 static void matmul_bits_do_not_depend_on_company(void **state)
 {
-	static const uint32_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 17, 21};
-	const uint32_t rows = 16 * 9 + 3, cols = 768, most = 21;
+	static const uint32_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 17, 25};
+	const uint32_t rows = 16 * 10 + 3, cols = 768, most = 25;
 
 	(void)state;
 	for (size_t d = 0; d < COUNT(dtypes); d++)
