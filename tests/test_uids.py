@@ -18,6 +18,10 @@ pytestmark = [
 ]
 
 PROMPTS = 200
+# Sent by the one before the other asks. Not each in turn: a processor is quicker with the text that
+# it has read last, whoever sent it, by 1% of this test's first token (8 µs on a Zen 5). That is in no
+# cache of ours, and gone after one other prompt.
+TOGETHER = 10
 A, B = 61001, 61002
 SYSTEM = "You are terse. You say what is so, in as few words as it takes, and then you stop. " * 2
 
@@ -87,17 +91,16 @@ def test_another_s_prompts_are_not_to_be_found(build, tmp_path, shared):
         a, b = User(A, d.socket, shared), User(B, d.socket, shared)
         b.send("before anything is measured")
         others, fresh, own = [], [], []
-        for _ in range(PROMPTS):
-            prompt = text(r)
-            a.send(prompt)
-            # in either order: what came just before must not tell them apart
-            if r.random() < 0.5:
-                others.append(b.send(prompt))
-                fresh.append(b.send(text(r)))
-            else:
-                fresh.append(b.send(text(r)))
-                others.append(b.send(prompt))
-            own.append(b.send(prompt))
+        for _ in range(PROMPTS // TOGETHER):
+            prompts = [text(r) for _ in range(TOGETHER)]
+            for prompt in prompts:
+                a.send(prompt)
+            probes = [(others, prompt) for prompt in prompts]
+            probes += [(fresh, text(r)) for _ in prompts]
+            r.shuffle(probes)  # what came just before must not tell them apart
+            for to, prompt in probes:
+                to.append(b.send(prompt))
+            own += [b.send(prompt) for prompt in prompts]
         a.stop()
         b.stop()
     seconds = {name: [s for _, s in v] for name, v in
