@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 #define ALIGNMENT 64
 
@@ -38,6 +42,20 @@ static void processor_name(char *name, size_t size)
 		break;
 	}
 	fclose(f);
+}
+
+/* Leaf 7, EDX: bit 22 bf16, bit 24 the registers. */
+bool host_amx(void)
+{
+#if defined(__x86_64__)
+	enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+	unsigned a, b, c, d;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&
+	       syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+	return false;
+#endif
 }
 
 void host_describe(struct backend_device *device)

@@ -11,6 +11,9 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "kernels/cpu/tiles_amx.h"
+#include "kernels/host.h"
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -151,6 +154,25 @@ static double read_pieces(struct prober *p)
 	}
 
 #if defined(__x86_64__)
+/* Four chains of products of tiles of 16 rows and 64 bytes, which start as zero, too. */
+#define FOUR_TILES                                                                                 \
+	"tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm6, %tmm5, %tmm1\n\t"                       \
+	"tdpbf16ps %tmm7, %tmm4, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3"
+
+static double bf16_amx(struct prober *p)
+{
+	const struct tile_config config = {.palette = 1,
+		.row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+		.rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+	(void)p;
+	TILE_CONFIG(&config);
+	for (long i = 0; i < ROUNDS / 4; i++)
+		__asm__ volatile(FOUR_TILES);
+	__asm__ volatile("tilerelease");
+	return 4.0 * (ROUNDS / 4) * (2 * 16 * 16 * 32);
+}
+
 PEAK(int8_vnni512, "avx512f,avx512vnni", TWELVE("vpdpbusd"), 128)
 PEAK(bf16_512, "avx512f,avx512bf16", TWELVE("vdpbf16ps"), 64)
 PEAK(f32_512, "avx512f", TWELVE("vfmadd231ps"), 32)
@@ -272,7 +294,9 @@ void prober_run(struct prober *p, struct probe *ret)
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx512vnni"))
 		ret->int8_tops = rate(p, int8_vnni512) * 1e-12;
-	if (__builtin_cpu_supports("avx512bf16"))
+	if (host_amx())
+		ret->bf16_tflops = rate(p, bf16_amx) * 1e-12;
+	else if (__builtin_cpu_supports("avx512bf16"))
 		ret->bf16_tflops = rate(p, bf16_512) * 1e-12;
 	if (__builtin_cpu_supports("avx512f"))
 		ret->f32_tflops = rate(p, f32_512) * 1e-12;

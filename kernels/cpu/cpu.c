@@ -41,6 +41,11 @@ static bool has_avx512(void)
 	       __builtin_cpu_supports("avx512vnni");
 }
 
+static bool has_amx(void)
+{
+	return has_avx512() && __builtin_cpu_supports("avx512bf16") && host_amx();
+}
+
 /* Zen 5: family 26. */
 static bool is_zen5(void)
 {
@@ -48,6 +53,13 @@ static bool is_zen5(void)
 
 	return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx &&
 	       __get_cpuid(1, &a, &b, &c, &d) && (a >> 8 & 15) + (a >> 20 & 255) == 26;
+}
+
+static bool is_intel(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx;
 }
 #endif
 #ifdef ZEPH_ARM
@@ -57,26 +69,38 @@ static bool has_dotprod(void)
 }
 #endif
 
+/* What an instruction set has beside its table. */
+#ifdef ZEPH_X86
+static void with_bf16(struct cpu_isa *isa)
+{
+	if (__builtin_cpu_supports("avx512bf16"))
+		isa->matmul_bf16 = matmul_bf16_avx512;
+}
+#endif
+
 /* The best table that the processor has, up to the one that ZEPH_ISA names. */
 static struct cpu_isa isa_choose(void)
 {
 	static const struct {
+		const char *name;
 		const struct cpu_isa *isa;
 		bool (*there)(void);
+		void (*with)(struct cpu_isa *isa);
 	} ascending[] = {
-		{&cpu_isa_generic, NULL},
+		{"generic", &cpu_isa_generic, NULL, NULL},
 #ifdef ZEPH_X86
-		{&cpu_isa_avx2, has_avx2},
-		{&cpu_isa_avxvnni, has_avxvnni},
-		{&cpu_isa_avx512, has_avx512},
+		{"avx2", &cpu_isa_avx2, has_avx2, NULL},
+		{"avxvnni", &cpu_isa_avxvnni, has_avxvnni, NULL},
+		{"avx512", &cpu_isa_avx512, has_avx512, with_bf16},
+		{"amx", &cpu_isa_avx512, has_amx, with_amx},
 #endif
 #ifdef ZEPH_ARM
-		{&cpu_isa_neon, has_dotprod},
+		{"neon", &cpu_isa_neon, has_dotprod, NULL},
 #endif
 	};
 	const char *most = getenv("ZEPH_ISA");
-	struct cpu_isa best = cpu_isa_generic;
-	size_t n = sizeof(ascending) / sizeof(ascending[0]);
+	struct cpu_isa isa;
+	size_t n = sizeof(ascending) / sizeof(ascending[0]), best = 0;
 
 #ifdef ZEPH_X86
 	__builtin_cpu_init();
@@ -85,18 +109,17 @@ static struct cpu_isa isa_choose(void)
 		size_t named = 0; /* another name: generic */
 
 		for (size_t i = 0; i < n; i++)
-			if (strcmp(most, ascending[i].isa->name) == 0)
+			if (strcmp(most, ascending[i].name) == 0)
 				named = i;
 		n = named + 1;
 	}
 	for (size_t i = 1; i < n; i++)
 		if (ascending[i].there())
-			best = *ascending[i].isa;
-#ifdef ZEPH_X86
-	if (strcmp(best.name, "avx512") == 0 && __builtin_cpu_supports("avx512bf16"))
-		best.matmul_bf16 = matmul_bf16_avx512;
-#endif
-	return best;
+			best = i;
+	isa = *ascending[best].isa;
+	if (ascending[best].with)
+		ascending[best].with(&isa);
+	return isa;
 }
 
 static void cpu_free(struct backend *b)
@@ -233,9 +256,14 @@ int cpu_new(const struct cpu_isa *isa, uint32_t threads, enum activations activa
 	cpu->activations = activations;
 	cpu->ahead.more = 2560;
 #ifdef ZEPH_X86
-	/* asks for less of its own accord: K types at one column come twice as fast (SPEED.md) */
-	if (is_zen5())
-		cpu->ahead.one = cpu->ahead.more = 5120;
+	/* These ask for less of their own accord than memory gives, K types on the one, all types
+	 * on the other (SPEED.md). */
+	if (is_zen5()) {
+		cpu->ahead.one_record = cpu->ahead.more = 5120;
+	} else if (is_intel()) {
+		cpu->ahead.one = 3072;
+		cpu->ahead.one_record = 2048;
+	}
 #endif
 	r = pool_new(threads, &cpu->pool);
 	if (r < 0) {

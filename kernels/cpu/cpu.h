@@ -10,8 +10,9 @@ struct cpu {
 	struct cpu_isa isa;
 	enum activations activations;
 	struct {
-		uint32_t one, more;
-	} ahead; /* cpu_acts.ahead at one column, at more */
+		uint32_t one, one_record, more;
+	} ahead; /* cpu_acts.ahead at one column, there with types of eight blocks a record, at
+		    more columns */
 	struct pool *pool;
 	uint32_t threads;
 	struct sampler **samplers; /* [threads] */

@@ -16,6 +16,7 @@ const struct cpu_isa TABLE_NAME(LANES_NAME) = {
 	.matmul_quants = matmul_quants,
 	.matmul_exact = matmul_exact,
 	.matmul_float = matmul_float,
+	.bf16_multiple = 2,
 	.dot = row_dot,
 	.rmsnorm = rmsnorm,
 	.swiglu = swiglu,

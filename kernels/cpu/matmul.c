@@ -10,6 +10,7 @@
 
 #define PARTS_MAX   3
 #define COLUMNS     128   /* that go through all groups of rows before the next ones do */
+#define BF16_MORE   1024  /* bytes that a tile of few columns is read beyond its end */
 #define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
 
 /* product_take() */
@@ -97,19 +98,26 @@ static void zeros_note(struct cpu_acts *a, uint32_t zero)
 	a->zeros[a->n_zeros++] = zero;
 }
 
+static size_t bf16_columns(const struct cpu *cpu, uint32_t cols)
+{
+	const size_t multiple = cpu->isa.bf16_multiple;
+
+	return (cols + multiple - 1) / multiple * multiple;
+}
+
 /* Lays out the activations in the arena. The sizes are bounded: n and cols are 32-bit, and an x of
  * 4 n cols bytes exists. */
 static int acts_new(struct product *p)
 {
 	struct cpu_acts *a = &p->acts;
 	const size_t all = (size_t)p->n * a->cols, per16 = (size_t)p->n * (a->cols / 16) * 4;
-	const size_t pairs = (size_t)p->n * (a->cols / 2 + a->cols % 2);
+	const size_t bf16 = (size_t)p->n * bf16_columns(p->cpu, a->cols) * sizeof(uint16_t);
 	size_t bytes = 16 * 64;
 	uint8_t *at;
 	int r;
 
 	bytes += p->want_int8 ? all + per16 * (3 + a->n_zeros) : 0;
-	bytes += (p->want_bf16 ? pairs * 4 : 0) + (p->want_f32 ? all * 4 : 0);
+	bytes += (p->want_bf16 ? bf16 + BF16_MORE : 0) + (p->want_f32 ? all * 4 : 0);
 	r = cpu_arena(p->cpu, bytes);
 	if (r < 0)
 		return r;
@@ -123,7 +131,7 @@ static int acts_new(struct product *p)
 			a->init[z] = (int32_t *)take(&at, per16);
 	}
 	if (p->want_bf16)
-		a->bf16 = (uint16_t *)take(&at, pairs * 4);
+		a->bf16 = (uint16_t *)take(&at, bf16 + BF16_MORE);
 	if (p->want_f32)
 		a->f32 = (float *)take(&at, all * 4);
 	return 0;
@@ -148,9 +156,10 @@ static void product_vector(const struct product *p, const struct part *part)
 }
 
 /* The activations of n columns from c0 on, a multiple of the tile's. */
-static struct cpu_acts acts_slice(const struct cpu_acts *all, uint32_t c0, uint32_t n)
+static struct cpu_acts acts_slice(
+	const struct cpu *cpu, const struct cpu_acts *all, uint32_t c0, uint32_t n)
 {
-	const size_t c = c0, cols = all->cols, pairs = cols / 2 + cols % 2;
+	const size_t c = c0, cols = all->cols;
 	struct cpu_acts a = *all;
 
 	a.n = n;
@@ -162,9 +171,18 @@ static struct cpu_acts acts_slice(const struct cpu_acts *all, uint32_t c0, uint3
 		for (uint32_t z = 0; z < a.n_zeros; z++)
 			a.init[z] += c * (cols / 16);
 	}
-	a.bf16 = a.bf16 ? a.bf16 + c * pairs * 2 : NULL;
+	a.bf16 = a.bf16 ? a.bf16 + c * bf16_columns(cpu, all->cols) : NULL;
 	a.f32 = a.f32 ? a.f32 + c * cols : NULL;
 	return a;
+}
+
+static uint32_t ahead_of(const struct cpu *cpu, const struct weight *w, uint32_t n)
+{
+	if (n > 1)
+		return cpu->ahead.more;
+	return w->layout.family == FAMILY_QUANTS && SCALES_BLOCKS(w->layout.scales) == 8
+		       ? cpu->ahead.one_record
+		       : cpu->ahead.one;
 }
 
 /* out [n_groups][n][16] */
@@ -235,12 +253,12 @@ static void product_items(void *arg, struct pool_range range)
 	while (item < range.end) {
 		const uint32_t c0 = item / p->groups * COLUMNS;
 		const uint32_t n = p->n - c0 < COLUMNS ? p->n - c0 : COLUMNS;
-		struct cpu_acts acts = acts_slice(&p->acts, c0, n);
+		struct cpu_acts acts = acts_slice(p->cpu, &p->acts, c0, n);
 		uint32_t part = 0, g = item % p->groups, n_groups;
 
-		acts.ahead = n == 1 ? p->cpu->ahead.one : p->cpu->ahead.more;
 		while (p->epilogue != EPILOGUE_SWIGLU && g >= p->parts[part].w->groups)
 			g -= p->parts[part++].w->groups;
+		acts.ahead = ahead_of(p->cpu, p->parts[part].w, n);
 		n_groups = p->parts[part].w->groups - g;
 		n_groups = n_groups < range.end - item ? n_groups : range.end - item;
 		n_groups = n_groups < p->run ? n_groups : p->run;

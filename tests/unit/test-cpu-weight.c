@@ -70,7 +70,7 @@ static uint64_t layout_sum(struct backend *b)
 static void a_layout_has_a_name_of_its_own(void **state)
 {
 	static const char *const isas[] = {
-		"generic", "avx2", "avxvnni", "avx512", "avx512_bf16", "neon"};
+		"generic", "avx2", "avxvnni", "avx512", "avx512_bf16", "amx", "neon"};
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(isas); i++) {

@@ -21,11 +21,14 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 
-static const char *const isas[] = {"generic", "avx2", "avxvnni", "avxvnni_evex", "avx512", "neon"};
+static const char *const isas[] = {
+	"generic", "avx2", "avxvnni", "avxvnni_evex", "avx512", "amx_soft", "amx", "neon"};
 
 #ifdef ZEPH_X86
 /* isa_avxvnni.c compiled for AVX-512 VNNI and VL: for machines that have those alone. */
 extern const struct cpu_isa cpu_isa_avxvnni_evex;
+/* isa_amx.c with tile registers in C. */
+void with_amx_soft(struct cpu_isa *isa);
 #endif
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0,
@@ -75,6 +78,15 @@ static struct backend *backend_of(const char *isa, uint32_t threads, enum activa
 		assert_int_equal(cpu_new(&cpu_isa_avxvnni_evex, threads, activations, &b), 0);
 		return b;
 	}
+	if (strcmp(isa, "amx_soft") == 0) {
+		struct cpu_isa soft = cpu_isa_avx512;
+
+		if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512bf16"))
+			return NULL;
+		with_amx_soft(&soft);
+		assert_int_equal(cpu_new(&soft, threads, activations, &b), 0);
+		return b;
+	}
 #endif
 	assert_int_equal(setenv("ZEPH_ISA", isa, 1), 0);
 	assert_int_equal(backend_new_cpu(threads, activations, &b), 0);
@@ -98,7 +110,7 @@ static void the_instruction_set_is_the_best_allowed(void **state)
 	assert_int_equal(unsetenv("ZEPH_ISA"), 0);
 	assert_int_equal(backend_new_cpu(1, ACTIVATIONS_FAST, &b), 0);
 	for (size_t i = 0; !want && i < COUNT(isas); i++) /* ascending */
-		if (strcmp(isas[i], "avxvnni_evex") != 0) {
+		if (strcmp(isas[i], "avxvnni_evex") != 0 && strcmp(isas[i], "amx_soft") != 0) {
 			there = backend_of(isas[i], 1, ACTIVATIONS_FAST);
 			best = there ? isas[i] : best;
 			backend_free(there);
@@ -337,6 +349,34 @@ static void matmul_bits_do_not_depend_on_company(void **state)
 			free(y);
 			free(sum);
 		}
+}
+
+/* The processor's tile registers, where it has them, against tiles-soft.h. */
+static void tiles_do_what_the_manual_says(void **state)
+{
+	const uint32_t rows = 16 * 6 + 5, cols = 1000, n = 70;
+	const struct tensor t = tensor_make(DTYPE_BF16, rows, cols);
+	float *x = noises((size_t)n * cols), *soft = noises((size_t)n * rows);
+	float *y = noises((size_t)n * rows);
+	struct backend *b = backend_of("amx_soft", 1, ACTIVATIONS_FAST);
+	struct backend *amx = backend_of("amx", 1, ACTIVATIONS_FAST);
+	struct weight *w;
+
+	(void)state;
+	if (b && amx) {
+		w = put(b, &t);
+		assert_int_equal(b->ops->matmul(b, n, x, w, NULL, soft), 0);
+		b->ops->weight_free(b, w);
+		w = put(amx, &t);
+		matmul_together(amx, "amx", &t, w, x, n, soft, y);
+		amx->ops->weight_free(amx, w);
+	}
+	backend_free(b);
+	backend_free(amx);
+	free((void *)t.data);
+	free(x);
+	free(soft);
+	free(y);
 }
 
 static void embed_is_the_files_row(void **state)
@@ -663,6 +703,7 @@ int main(int argc, char *argv[])
 		cmocka_unit_test(fast_is_near_the_reference),
 		cmocka_unit_test(matmul_bits_do_not_depend_on_company),
 		cmocka_unit_test(matmul_bits_do_not_depend_on_many_columns),
+		cmocka_unit_test(tiles_do_what_the_manual_says),
 		cmocka_unit_test(embed_is_the_files_row),
 		cmocka_unit_test(attention_bits_do_not_depend_on_steps),
 		cmocka_unit_test(rows_are_near_the_reference),
