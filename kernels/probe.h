@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 struct probe {
-	double read_gbps;   /* 10^9 bytes/s streamed from memory */
+	double read_gbps;   /* 10^9 bytes/s streamed from memory, lines asked for early or not */
 	double int8_tops;   /* 10^12 int8 operations/s (a multiply and an add are two); 0: no
 			       instruction */
 	double bf16_tflops; /* 10^12 bf16 operations/s; 0: no instruction */
