@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 struct probe {
-	double read_gbps;   /* 10^9 bytes/s streamed from memory, lines asked for early or not */
+	double read_gbps;   /* 10^9 bytes/s streamed from memory */
 	double int8_tops;   /* 10^12 int8 operations/s (a multiply and an add are two); 0: no
 			       instruction */
 	double bf16_tflops; /* 10^12 bf16 operations/s; 0: no instruction */
@@ -28,5 +28,5 @@ int prober_new(
 struct prober *prober_free(struct prober *p); /* accepts NULL, returns NULL */
 
 /* One round: about 0.1 s for each figure; all ranges are read as often as makes 512 MiB, at least
- * once. */
+ * once, and with AVX-512 as often again with their lines asked for early: the better counts. */
 void prober_run(struct prober *p, struct probe *ret);

@@ -19,15 +19,15 @@
 #define PANEL_BYTES(cols) ((size_t)(cols)*24)
 #define PANELS            2 /* of as many groups at once, at most */
 
-/* AMX: columns of a matrix in a tile; activations, [blocks][w][AMX_BLOCK] in tiles of 16 columns,
- * are read as if a tile always had 16. */
-#define AMX_BLOCK 32
+/* Bytes behind a tile of bf16 activations that may be read, too. */
+#define BF16_MORE 1024
 
 /* Activations of one operation, columns of a matmul, in tiles of `tile` columns (the last may have
  * fewer): everything is [k][columns of the tile], the tiles one after another. */
 struct cpu_acts {
 	uint32_t n, cols, tile;
-	uint32_t ahead; /* weights are asked for so many bytes early; 0, at one column: not */
+	uint32_t ahead; /* quantised weights, and bf16 ones by AMX, are asked for so many bytes
+			   early; 0, at one column: not */
 	uint32_t n_zeros;
 	uint32_t zeros[ACTS_ZEROS];
 	int8_t *q;                 /* [cols / 4][w][4] */
@@ -35,7 +35,7 @@ struct cpu_acts {
 	float *sum16;              /* [cols / 16][w] sums of x */
 	float *sum32;              /* [cols / 32][w] */
 	int32_t *init[ACTS_ZEROS]; /* [cols / 16][w] -zero x sum of q */
-	uint16_t *bf16;            /* [cols / 2 rounded up][w][2], or as the table has it */
+	uint16_t *bf16;            /* [cols / 2 rounded up][w][2]; AMX: isa_amx.c */
 	float *f32;                /* [cols][w] */
 };
 
@@ -79,7 +79,7 @@ struct cpu_isa {
 	/* the same with bf16 activations against bf16 weights; NULL: none */
 	void (*matmul_bf16)(const struct weight *w, uint32_t g, uint32_t n_groups,
 		const struct cpu_acts *a, float *out);
-	uint32_t bf16_multiple; /* that columns of bf16 activations are filled up to */
+	uint32_t bf16_multiple; /* that cols of bf16 activations are filled up to */
 
 	float (*dot)(const float *x, const float *y, uint32_t n);
 	void (*rmsnorm)(const float *x, const float *w, float eps, uint32_t n, float *y);

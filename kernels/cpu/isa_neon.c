@@ -7,7 +7,6 @@
 #include "kernels/cpu/lanes_neon.h"
 
 #include "kernels/cpu/lanes.h"
-#include "kernels/cpu/kernel_blocks.h"
 #include "kernels/cpu/kernel_quants.h"
 #include "kernels/cpu/kernel_float.h"
 #include "kernels/cpu/kernel_rows.h"

@@ -10,7 +10,6 @@
 
 #define PARTS_MAX   3
 #define COLUMNS     128   /* that go through all groups of rows before the next ones do */
-#define BF16_MORE   1024  /* bytes that a tile of few columns is read beyond its end */
 #define SERIAL_ACTS 16384 /* activations that the caller alone makes ready */
 
 /* product_take() */
@@ -155,7 +154,7 @@ static void product_vector(const struct product *p, const struct part *part)
 			p->cpu->isa.swiglu(&p->parts[0].y[c], &part->y[c], 1, &p->parts[0].y[c]);
 }
 
-/* The activations of n columns from c0 on, a multiple of the tile's. */
+/* The activations of n columns from c0 on, a multiple of COLUMNS and so of every tile's. */
 static struct cpu_acts acts_slice(
 	const struct cpu *cpu, const struct cpu_acts *all, uint32_t c0, uint32_t n)
 {
@@ -187,10 +186,12 @@ static uint32_t ahead_of(const struct cpu *cpu, const struct weight *w, uint32_t
 
 /* out [n_groups][n][16] */
 static void product_groups(const struct product *p, const struct weight *w, uint32_t g,
-	uint32_t n_groups, const struct cpu_acts *acts, float *out, void *panel)
+	uint32_t n_groups, struct cpu_acts *acts, float *out, void *panel)
 {
 	const struct cpu_isa *isa = &p->cpu->isa;
 	const enum kernel kernel = kernel_of(p->cpu, w);
+
+	acts->ahead = ahead_of(p->cpu, w, acts->n);
 
 	if (kernel == KERNEL_FLOAT) {
 		isa->matmul_float(w, g, n_groups, acts, out);
@@ -258,7 +259,6 @@ static void product_items(void *arg, struct pool_range range)
 
 		while (p->epilogue != EPILOGUE_SWIGLU && g >= p->parts[part].w->groups)
 			g -= p->parts[part++].w->groups;
-		acts.ahead = ahead_of(p->cpu, p->parts[part].w, n);
 		n_groups = p->parts[part].w->groups - g;
 		n_groups = n_groups < range.end - item ? n_groups : range.end - item;
 		n_groups = n_groups < p->run ? n_groups : p->run;

@@ -3,18 +3,13 @@
 #pragma once
 
 #include <stddef.h>
-#include <stdint.h>
 
-/* Operand of ldtilecfg (Intel SDM, volume 1, 18.2). */
-struct tile_config {
-	uint8_t palette, start_row, reserved[14];
-	uint16_t row_bytes[16];
-	uint8_t rows[16];
-};
+#include "kernels/cpu/tile_config.h"
 
 #define TILE_NAME      "amx"
 #define TILE_WITH      with_amx
 #define TILE_CONFIG(c) __asm__ volatile("ldtilecfg %0" : : "m"(*(c)))
+#define TILE_RELEASE() __asm__ volatile("tilerelease" : :)
 #define TILE_ZERO(t)   __asm__ volatile("tilezero %%tmm" #t : :)
 /* rows `stride` bytes apart */
 #define TILE_LOAD(t, p, stride)                                                                    \
@@ -28,5 +23,6 @@ struct tile_config {
 			 : "r"((void *)(p)), "r"((size_t)(stride))                                 \
 			 : "memory")
 /* sum [m][n] += (of all pairs k the first products a [m][k] b [k][n], one fused multiply-add after
- * the other from zero on) + (the same of their second products), both in bf16. */
+ * the other from zero on) + (the same of their second products), both in bf16. Denormals are zeros,
+ * whatever MXCSR says. */
 #define TILE_DOT(sum, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)

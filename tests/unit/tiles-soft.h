@@ -1,5 +1,6 @@
 /* The tile registers of AMX in C, for machines that have none: what kernels/cpu/tiles_amx.h says of
- * them, operation by operation as the manual gives it (Intel SDM, volume 2, TDPBF16PS). */
+ * them, in the order of the manual (Intel SDM, volume 2, TDPBF16PS), but that denormals stay what
+ * they are. */
 #pragma once
 
 #include <math.h>
@@ -7,11 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-struct tile_config {
-	uint8_t palette, start_row, reserved[14];
-	uint16_t row_bytes[16];
-	uint8_t rows[16];
-};
+#include "kernels/cpu/tile_config.h"
 
 static _Thread_local struct tile_config tile_config;
 static _Thread_local uint8_t tile_data[8][16][64];
@@ -22,6 +19,7 @@ void with_amx_soft(struct cpu_isa *isa);
 #define TILE_NAME      "amx_soft"
 #define TILE_WITH      with_amx_soft
 #define TILE_CONFIG(c) (tile_config = *(c))
+#define TILE_RELEASE() (void)0
 #define TILE_ZERO(t)   memset(tile_data[t], 0, sizeof(tile_data[t]))
 #define TILE_LOAD(t, p, stride)                                                                    \
 	for (size_t row_ = 0; row_ < tile_config.rows[t]; row_++)                                  \
