@@ -3,7 +3,8 @@
  *
  * A sum is one chain over ascending blocks, a block's own sum is made from zero on (TILE_DOT), and
  * no row of a tile has anything to do with another: so a column's bits do not depend on its
- * company. The last block is filled up with zeros, on both sides. */
+ * company. The last block is filled up with zeros, on both sides. Registers 0 to 3 hold sums, 4 and
+ * 5 activations, 6 and 7 weights. */
 #include "kernels/cpu/isa.h"
 
 #include <immintrin.h>
@@ -19,8 +20,6 @@
 #define BYTES  (TILE * BLOCK * 2) /* of a tile: 16 rows of 64 bytes */
 #define CHUNK  8                  /* blocks: those of two groups stay in the first-level cache */
 #define GROUPS 4                  /* at once where there is one tile of activations */
-
-/* Registers 0 to 3 hold sums, 4 and 5 activations, 6 and 7 weights. */
 
 /* A group's blocks: whole ones lie in the weight, what there is of a last one in `rest`. */
 struct panel {
@@ -76,7 +75,7 @@ static inline uint16_t *acts_tile(const struct cpu_acts *a, uint32_t c0)
                                                                                                    \
 		TILE_STORE(g, width == TILE ? to : sums, 64);                                      \
 		if (width < TILE)                                                                  \
-			memcpy(to, sums, width *GROUP_ROWS * sizeof(float));                       \
+			memcpy(to, sums, sizeof(float) * GROUP_ROWS * width);                      \
 	}
 
 /* Up to four groups against the columns from c0 on, at most a tile of them. */
