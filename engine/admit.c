@@ -63,6 +63,8 @@ static void take_slot(struct engine *e, struct sequence *s)
 
 static void leave_slot(struct engine *e, struct sequence *s)
 {
+	if (s == e->layered.sequence)
+		e->layered.sequence = NULL;
 	prefix_release(e->cache, &s->place, s->slot);
 	e->slot_used[s->slot] = false;
 	s->slot = SLOT_NONE;

@@ -102,6 +102,7 @@ int engine_new(const struct weights *w, const struct engine_options *o,
 	e->weights = w;
 	e->options = *o;
 	e->sink = *sink;
+	e->clock = engine_now_usec;
 	assert(o->max_sequences > 0 && o->prefill_tokens > 0);
 	e->max_rows = rows_max(o);
 	e->max_logits = logits_max(o);
@@ -367,7 +368,8 @@ bool engine_runs_batch(const struct engine *e)
 
 void engine_set_stop(struct engine *e, bool (*asked)(void *userdata), void *userdata)
 {
-	e->stop = (struct forward_stop){asked, userdata};
+	e->stop_asked = asked;
+	e->stop_userdata = userdata;
 }
 
 bool engine_prepare(struct engine *e)

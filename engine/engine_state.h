@@ -10,11 +10,28 @@
 
 #define ECHO_ROWS 64 /* prompt rows of one step whose logits are kept */
 
+/* Layered prefill: prompt rows that go through the layers over several steps, a few layers in each
+ * beside streams. Where a step has time for a few rows only, the keys and values before them would
+ * else be read again for every few. A step goes through at least one layer; how many more, its
+ * clock decides. */
+struct layered {
+	struct sequence *sequence; /* whose next rows they are; NULL: none are on their way */
+	struct forward_part part;
+	uint32_t from;                               /* part.layer as the step begins */
+	double usec;                                 /* that they may add to the step */
+	uint64_t with_usec, without_usec, mark_usec; /* of the step's layers with them, and without;
+							since when the next of either counts */
+	uint64_t output_usec; /* what follows the layers took in the last such step */
+	uint64_t n_begun;     /* times that rows became layered ones */
+};
+
 struct engine {
 	const struct weights *weights;
 	struct engine_options options;
 	struct engine_sink sink;
-	struct forward_stop stop;
+	bool (*stop_asked)(void *userdata); /* NULL: nobody asks */
+	void *stop_userdata;
+	uint64_t (*clock)(void); /* microseconds: what a step's parts take is read off it */
 	struct kv_pool *kv;
 	struct prefix_cache *cache;
 	struct workspace *workspace;
@@ -28,8 +45,9 @@ struct engine {
 	bool *slot_used;  /* [max_sequences] */
 	bool queue_moved; /* places have changed since they were told */
 	bool failed;
-	struct cost_work work; /* this step's */
-	bool batch_only;       /* it has no interactive rows */
+	struct cost_work work; /* this step's, layered rows apart */
+	struct layered layered;
+	bool batch_only; /* it has no interactive rows */
 	struct engine_stats stats;
 
 	/* One step's batch. */
@@ -70,9 +88,23 @@ void engine_admit(struct engine *e);
 /* Who takes part in this step with how many rows, and at what cost (n_rows, cost). */
 void engine_share(struct engine *e);
 
+/* After the step: how late it makes the prompts that had rows in it. */
+void engine_note_late(struct engine *e, uint64_t step_usec);
+
+/* layered.c: the sequence's next rows become the layered ones; the layers that these go through in
+ * this step, as planned, then as it was; what so many add to a step that does `work`; plans as many
+ * as cost about usec, one at least; told before each layer; learns from the step what it cost. */
+void layered_begin(struct engine *e, struct sequence *s, uint32_t n_rows);
+uint32_t layered_now(const struct engine *e);
+double layered_cost(const struct engine *e, struct cost_work work, uint32_t n_layers);
+void layered_plan(struct engine *e, struct cost_work work, double usec);
+void layered_watch(struct engine *e, uint32_t layer);
+void layered_note(struct engine *e, uint64_t step_usec);
+uint32_t engine_layers(const struct engine *e);
+
 /* Decides who takes part in this step with how many rows (n_rows), and makes the pages for them:
- * where the pool is short, the last by rank must wait again. Returns rows, or a negative errno: the
- * device failed. */
+ * where the pool is short, the last by rank must wait again. Returns whether there are any, or a
+ * negative errno: the device failed. */
 int engine_plan(struct engine *e);
 
 /* Shows the pages that the cache has behind what the sequence, which has a slot, has; with

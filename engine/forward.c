@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Carries the residual stream x [n, dim] from one backend's memory to another's. */
+/* Carries n rows of the residual stream from one backend's memory to another's. */
 static int carry(struct workspace *ws, uint32_t dim, uint32_t n, struct backend *from,
 	const float *x, struct backend *to, float *y, struct backend **ret_failed)
 {
@@ -99,40 +99,79 @@ static int layer(const struct layer_weights *l, const struct model_config *c, st
 	return r;
 }
 
-int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
-	const struct batch *batch, const uint32_t *logit_rows, uint32_t n_logits,
-	const struct forward_stop *stop, struct backend **ret_failed)
+/* Do the part's rows take part in the layer, or in the output that comes behind the layers? */
+static bool part_takes(const struct forward_part *part, uint32_t layer, uint32_t n_layers)
 {
-	const struct model_config *c = &w->model->config;
-	struct backend *b = w->embed_backend;
-	uint32_t at = backend_index(w, b);
+	return part->layer == layer && (layer < part->to || layer == n_layers);
+}
+
+/* The batch without its first rows. */
+static struct batch batch_behind(const struct batch *whole, uint32_t first)
+{
+	struct batch b = *whole;
+
+	b.n_rows -= first;
+	b.tokens += first;
+	b.slots += first;
+	b.positions += first;
+	return b;
+}
+
+/* Tells all backends which rows the next operations are about. */
+static int announce(const struct weights *w, const struct batch *batch, struct backend **ret_failed)
+{
 	int r = 0;
 
-	assert(batch->n_rows > 0 && batch->n_rows <= ws->max_rows && n_logits <= ws->max_logits);
 	for (uint32_t i = 0; i < w->n_backends && r == 0; i++) {
 		*ret_failed = w->backends[i];
 		r = w->backends[i]->ops->batch_begin(w->backends[i], batch);
 	}
-	if (r < 0)
-		return r;
-	*ret_failed = b;
-	r = b->ops->embed(b, batch, w->embed, ws->buffers[at].x);
+	return r;
+}
+
+int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
+	const struct batch *batch, struct forward_part *part, const uint32_t *logit_rows,
+	uint32_t n_logits, const struct forward_watch *watch, struct backend **ret_failed)
+{
+	const struct model_config *c = &w->model->config;
+	uint32_t first = UINT32_MAX, at = backend_index(w, w->embed_backend);
+	struct backend *b = w->embed_backend;
+	struct batch rows = *batch;
+	int r = 0;
+
+	assert(batch->n_rows > 0 && batch->n_rows <= ws->max_rows && n_logits <= ws->max_logits);
+	assert(!part || (part->n_rows <= batch->n_rows && part->layer <= part->to));
 	for (uint32_t i = 0; i <= c->n_layers && r == 0; i++) {
 		struct backend *next = i < c->n_layers ? w->layers[i].backend : w->output_backend;
+		const uint32_t to = backend_index(w, next);
+		struct workspace_buffers s = ws->buffers[to];
+		uint32_t behind;
 
-		if (stop && stop->asked(stop->userdata))
+		if (watch && watch->before(watch->userdata, i))
 			return -EINTR;
-		if (next != b) {
-			uint32_t to = backend_index(w, next);
-
-			r = carry(ws, c->dim, batch->n_rows, b, ws->buffers[at].x, next,
-				ws->buffers[to].x, ret_failed);
-			b = next;
-			at = to;
+		behind = part && !part_takes(part, i, c->n_layers) ? part->n_rows : 0;
+		if (first != behind) {
+			first = behind;
+			rows = batch_behind(batch, first);
+			if (rows.n_rows > 0)
+				r = announce(w, &rows, ret_failed);
 		}
+		s.x += (size_t)first * c->dim;
 		*ret_failed = b;
-		if (r == 0 && i < c->n_layers)
-			r = layer(&w->layers[i], c, kv->kvs[at], &ws->buffers[at], batch);
+		if (r == 0 && i == 0 && rows.n_rows > 0)
+			r = b->ops->embed(
+				b, &rows, w->embed, ws->buffers[at].x + (size_t)first * c->dim);
+		if (r == 0 && next != b && rows.n_rows > 0)
+			r = carry(ws, c->dim, rows.n_rows, b,
+				ws->buffers[at].x + (size_t)first * c->dim, next, s.x, ret_failed);
+		b = next;
+		at = to;
+		if (r < 0 || i == c->n_layers || rows.n_rows == 0)
+			continue;
+		*ret_failed = b;
+		r = layer(&w->layers[i], c, kv->kvs[at], &s, &rows);
+		if (part && first == 0)
+			part->layer = i + 1;
 	}
 	if (r == 0 && n_logits > 0) {
 		const struct workspace_buffers *s = &ws->buffers[at];

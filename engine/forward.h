@@ -29,16 +29,25 @@ int workspace_new(const struct weights *w, uint32_t max_rows, uint32_t max_logit
 uint64_t workspace_bytes(const struct model_config *c, uint32_t max_rows, uint32_t max_logits);
 struct workspace *workspace_free(const struct weights *w, struct workspace *ws);
 
-/* Asked between layers; true stops the pass. */
-struct forward_stop {
-	bool (*asked)(void *userdata);
+/* Told before each layer, and with the number of layers before the output; true stops the pass. */
+struct forward_watch {
+	bool (*before)(void *userdata, uint32_t layer);
 	void *userdata;
 };
 
+/* The batch's first rows where they go through the layers over several passes, the others through
+ * all in each (layered prefill: Lee et al. 2025). Between passes their residual stream stays in the
+ * workspace's first rows: each pass begins with them until they are through. */
+struct forward_part {
+	uint32_t n_rows;
+	uint32_t layer; /* the first that they have not gone through; forward() moves it on */
+	uint32_t to;    /* they go through those before it in this pass */
+};
+
 /* Runs the rows, writes their keys and values, and leaves in ws->logits [n_logits, vocab] the
- * logits of the rows logit_rows[]. -EINTR where stop asked for it: the KV rows written so far are
- * those that the same rows would write again. Another negative errno is a failure of *ret_failed.
- */
+ * logits of the rows logit_rows[]; those of a part once it is through. part and watch may be NULL.
+ * -EINTR where the watch asked for it: the KV rows written so far are those that the same rows
+ * would write again. Another negative errno is a failure of *ret_failed. */
 int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
-	const struct batch *batch, const uint32_t *logit_rows, uint32_t n_logits,
-	const struct forward_stop *stop, struct backend **ret_failed);
+	const struct batch *batch, struct forward_part *part, const uint32_t *logit_rows,
+	uint32_t n_logits, const struct forward_watch *watch, struct backend **ret_failed);

@@ -83,7 +83,7 @@ static double page_usec(const struct engine *e)
 static struct cost_work with_rows_of(
 	const struct engine *e, struct cost_work w, const struct sequence *s)
 {
-	return cost_add(&e->cost, w, s->n_cached, s->n_rows);
+	return s == e->layered.sequence ? w : cost_add(&e->cost, w, s->n_cached, s->n_rows);
 }
 
 /* Divides the step's cost: a flow is charged as its rows alone would cost, each of its sequences as
@@ -102,8 +102,13 @@ static void charge(struct engine *e)
 		if (s->n_rows > 0 && !s->job->batch_priority)
 			e->batch_only = false;
 	}
-	for (struct sequence *s = e->running; s; s = s->next)
-		s->cost = cost_part(&e->cost, sequence_flow(s)->work, with_rows_of(e, none, s));
+	for (struct sequence *s = e->running; s; s = s->next) {
+		const struct cost_work flow = sequence_flow(s)->work;
+
+		s->cost = s == e->layered.sequence
+				  ? layered_cost(e, flow, layered_now(e))
+				  : cost_part(&e->cost, flow, with_rows_of(e, none, s));
+	}
 }
 
 int engine_plan(struct engine *e)
@@ -124,5 +129,5 @@ int engine_plan(struct engine *e)
 		s = e->running; /* it may have gone, and others */
 	}
 	charge(e);
-	return (int)e->work.rows;
+	return e->work.rows > 0 || layered_now(e) > 0;
 }

@@ -8,14 +8,22 @@
  * where each row costs, as on a card, where the crowd mostly rides along for nothing.
  *
  * Prompts of the base come in chunks that let a step of its own streams take GAP times as long as
- * before there was a prompt, no longer, unless the prompt would take more than SLOWER times its
- * time alone; prompts of others are paid for like their rows. */
+ * before there was a prompt, no longer, unless the prompt is about to take more than SLOWER times
+ * its time alone. Where that leaves time for a few rows only, more go through a part of the layers
+ * in each step (layered.c). Prompts of others are paid for like their rows. */
 #include "engine/engine_state.h"
 
 #include <assert.h>
+#include <math.h>
 
-#define GAP    2.6
+#define GAP    2.4
 #define SLOWER 2.4
+
+/* A late prompt makes up for a so manieth of that in a step. */
+#define CATCH_UP_STEPS 16
+
+/* Fewer rows of a prompt than these, in a step, cost more each: they are layered. */
+#define LAYERED_ROWS 12
 
 /* An interactive flow counts so many times a batch one. */
 #define INTERACTIVE_WEIGHT 3
@@ -53,7 +61,8 @@ static void count(struct engine *e)
 		if (s->paused_usec)
 			continue;
 		if (sequence_in_prefill(s)) {
-			engine_attach(e, s, true);
+			if (s != e->layered.sequence)
+				engine_attach(e, s, true);
 			sequence_flow(s)->n_prefill++;
 		} else {
 			sequence_flow(s)->n_decode++;
@@ -96,6 +105,18 @@ static void take(struct share *at, struct sequence *s, uint32_t n)
 	s->cost = cost_of(&at->e->cost, with) - cost_of(&at->e->cost, at->work);
 	s->served = sequence_flow(s)->served = at->e->steps;
 	at->work = with;
+}
+
+/* The layered rows go on, for about usec. */
+static void take_layers(struct share *at, double usec)
+{
+	struct engine *e = at->e;
+	struct sequence *s = e->layered.sequence;
+
+	layered_plan(e, at->work, usec);
+	s->n_rows = e->layered.part.n_rows;
+	s->cost = layered_cost(e, at->work, layered_now(e));
+	s->served = sequence_flow(s)->served = e->steps;
 }
 
 /* All that generate, or those that the flow is owed, who waited longest first. */
@@ -160,72 +181,83 @@ static double row_alone_usec(const struct engine *e, const struct sequence *s)
 	return cost_of(&e->cost, cost_add(&e->cost, none, s->n_cached, full)) / full;
 }
 
-/* The fewest rows of a prompt, up to `most`, with which it is not SLOWER times as long on its way,
- * after this step, as alone. */
-static uint32_t rows_in_time(const struct share *at, const struct sequence *s, uint32_t most)
+/* What the prompt may add to a step beside streams: usec, or, where it is late, as much more as
+ * makes up for a part of that, up to what lets the step take GAP times what the streams take now.
+ */
+static double usec_beside(const struct share *at, const struct sequence *s, double usec)
 {
 	const struct cost *c = &at->e->cost;
-	double row = SLOWER * row_alone_usec(at->e, s);
-	uint32_t low = 1, high = most;
+	const double streams = cost_of(c, at->work), most = (GAP - 1) * streams;
+	double row, rate, enough;
 
-	while (low < high) {
-		uint32_t n = low + (high - low) / 2;
+	if (s->late_usec <= 0)
+		return usec;
+	row = (cost_of(c, cost_add(c, at->work, s->n_cached, LAYERED_ROWS)) - streams) /
+	      LAYERED_ROWS;
+	rate = SLOWER * row_alone_usec(at->e, s) / row;
+	enough = (streams + s->late_usec / CATCH_UP_STEPS) / (rate - 1);
+	if (rate <= 1 || enough > most)
+		enough = most;
+	return enough > usec ? enough : usec;
+}
 
-		if (s->late_usec + cost_of(c, cost_add(c, at->work, s->n_cached, n)) <= row * n)
-			high = n;
-		else
-			low = n + 1;
+/* The rows that can be added for usec, of up to n; and where that are few, as many as the same
+ * time in so many steps is enough for. They then go through the layers in so many. */
+static uint32_t rows_beside(const struct share *at, const struct sequence *s, double usec,
+	uint32_t n, uint32_t *ret_steps)
+{
+	const struct engine *e = at->e;
+	const bool whole = e->layered.sequence || sequence_echoes(s);
+	const uint32_t most = whole ? 1 : engine_layers(e);
+	uint32_t rows = 0;
+
+	for (*ret_steps = 1; *ret_steps <= most; ++*ret_steps) {
+		rows = cost_rows(&e->cost, at->work, s->n_cached, *ret_steps * usec, n);
+		if (rows == n || rows >= LAYERED_ROWS)
+			return rows;
 	}
-	return low;
-}
-
-/* After the step is made up: how late it makes the flow's prompts in it. */
-static void note_late(const struct share *at, const struct flow *f)
-{
-	double usec = cost_of(&at->e->cost, at->work);
-
-	for (struct sequence *s = at->e->running; s; s = s->next)
-		if (sequence_flow(s) == f && s->n_rows > 0 && sequence_in_prefill(s))
-			s->late_usec += usec - SLOWER * row_alone_usec(at->e, s) * s->n_rows;
-}
-
-/* Rows of the n that the sequence could have beside streams: for usec, or as many more as it needs
- * to be in time, but for no more than GAP times what the streams take now. */
-static uint32_t rows_beside(
-	const struct share *at, const struct sequence *s, double usec, uint32_t n)
-{
-	const struct cost *c = &at->e->cost;
-	double now = cost_of(c, at->work);
-	uint32_t rows = cost_rows(c, at->work, s->n_cached, usec, n);
-	uint32_t more = cost_rows(c, at->work, s->n_cached, (GAP - 1) * now, n);
-
-	more = rows_in_time(at, s, more > 0 ? more : 1);
-	return rows > more ? rows : more;
+	*ret_steps = 1;
+	return rows > 0 ? rows : 1;
 }
 
 /* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
- * afterwards; NULL: whatever they cost. With `beside`, the first as rows_beside(). */
+ * afterwards; NULL: whatever they cost. With `beside`, the first is one beside the flow's streams.
+ */
 static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool beside)
 {
-	for (struct sequence *s = at->e->running; s && n > 0; s = s->next) {
-		uint32_t rows;
+	struct engine *e = at->e;
+
+	for (struct sequence *s = e->running; s; s = s->next) {
+		uint32_t rows, steps = 1;
 
 		if (sequence_flow(s) != f || s->paused_usec || s->n_rows > 0 ||
-			!sequence_in_prefill(s) || made_by_another(at->e, s))
+			!sequence_in_prefill(s) || made_by_another(e, s))
 			continue;
-		rows = chunk(at, s, n);
-		if (usec && beside && rows > 0)
-			rows = rows_beside(at, s, *usec, rows);
-		else if (usec)
-			rows = cost_rows(&at->e->cost, at->work, s->n_cached, *usec, rows);
-		if (rows == 0)
+		if (usec && beside)
+			*usec = usec_beside(at, s, *usec);
+		if (s == e->layered.sequence && usec && !beside &&
+			*usec < layered_cost(e, at->work, 1))
 			continue;
+		if (s != e->layered.sequence) {
+			rows = chunk(at, s, n);
+			if (usec && rows > 0)
+				rows = beside ? rows_beside(at, s, *usec, rows, &steps)
+					      : cost_rows(&e->cost, at->work, s->n_cached, *usec,
+							rows);
+			if (rows == 0)
+				continue;
+			if (sequence_echoes(s))
+				at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
+			at->prefill -= rows;
+			n -= rows;
+			if (steps > 1)
+				layered_begin(e, s, rows);
+			else
+				take(at, s, rows);
+		}
+		if (s == e->layered.sequence)
+			take_layers(at, usec ? *usec : INFINITY);
 		beside = false;
-		if (sequence_echoes(s))
-			at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
-		take(at, s, rows);
-		at->prefill -= rows;
-		n -= rows;
 		if (usec)
 			*usec -= s->cost;
 	}
@@ -264,9 +296,11 @@ static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 		double usec = GAP * settled_usec(at, f) - cost_of(&at->e->cost, at->work);
 
 		take_prefill(at, f, at->prefill, &usec, true);
-	} else {
-		take_prefill(at, f, n, NULL, false);
+		return;
 	}
+	if (at->e->layered.sequence) /* whose ever they are: nobody waits for a token now */
+		take_layers(at, INFINITY);
+	take_prefill(at, f, n, NULL, false);
 }
 
 void engine_share(struct engine *e)
@@ -279,6 +313,13 @@ void engine_share(struct engine *e)
 
 	e->steps++;
 	count(e);
+	if (e->layered.sequence && e->layered.sequence->paused_usec)
+		e->layered.sequence =
+			NULL; /* others want the time, and the room: once more, then */
+	if (e->layered.sequence) {
+		e->layered.part.to = e->layered.from = e->layered.part.layer;
+		at.prefill -= e->layered.part.n_rows;
+	}
 	base = choose_base(e, &batch);
 	if (!base)
 		return;
@@ -287,7 +328,7 @@ void engine_share(struct engine *e)
 		n_prefill += t->flows[batch].n_prefill > 0;
 	take_base(&at, base, n_prefill);
 	base->owed = 0;
-	cost = cost_of(&e->cost, at.work);
+	cost = cost_of(&e->cost, at.work) + layered_cost(e, at.work, layered_now(e));
 	weight = weight_of(base, batch);
 	for (int k = 0; k < 2; k++) {
 		for (struct tenant *t = e->cache->tenants; t; t = t->next) {
@@ -302,5 +343,17 @@ void engine_share(struct engine *e)
 				take_owed(&at, f, cost * weight_of(f, k) / weight);
 		}
 	}
-	note_late(&at, base);
+}
+
+void engine_note_late(struct engine *e, uint64_t step_usec)
+{
+	for (struct sequence *s = e->running; s; s = s->next) {
+		double rows = s->n_rows;
+
+		if (s->n_rows == 0 || !sequence_in_prefill(s))
+			continue;
+		if (s == e->layered.sequence)
+			rows *= (double)layered_now(e) / engine_layers(e);
+		s->late_usec += (double)step_usec - SLOWER * row_alone_usec(e, s) * rows;
+	}
 }

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adds the sequence's rows of this step to the batch. */
-static void add_rows(struct engine *e, const struct sequence *s, uint32_t *n_rows)
+/* Adds the sequence's next n rows to the batch. */
+static void add_rows(struct engine *e, const struct sequence *s, uint32_t n, uint32_t *n_rows)
 {
-	for (uint32_t i = 0; i < s->n_rows; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		uint32_t row = (*n_rows)++;
 
 		e->tokens[row] = s->tokens[s->n_cached + i];
@@ -39,17 +39,23 @@ static void add_logits(struct engine *e, struct sequence *s, uint32_t first_row,
 	s->n_logits = *n_logits - s->first_logit;
 }
 
-/* Forms the step's batch as it was planned. */
+/* Forms the step's batch as it was planned. Layered rows come first, also where they wait; their
+ * logits mean nothing until they are through, which the step's clock may bring sooner or later. */
 static void gather_batch(struct engine *e, uint32_t *ret_rows, uint32_t *ret_logits)
 {
+	struct layered *l = &e->layered;
+
 	*ret_rows = *ret_logits = 0;
+	if (l->sequence)
+		add_rows(e, l->sequence, l->part.n_rows, ret_rows);
 	for (struct sequence *s = e->running; s; s = s->next) {
-		uint32_t first = *ret_rows;
+		uint32_t first = s == l->sequence ? 0 : *ret_rows;
 
 		s->n_logits = 0;
 		if (s->n_rows == 0)
 			continue;
-		add_rows(e, s, ret_rows);
+		if (s != l->sequence)
+			add_rows(e, s, s->n_rows, ret_rows);
 		add_logits(e, s, first, ret_logits);
 	}
 }
@@ -219,10 +225,12 @@ static bool take_token(struct engine *e, struct sequence *s, const struct sample
 static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 {
 	uint32_t n_sequences = 0, bucket = 0;
+	struct layered *l = &e->layered;
 	struct sequence *next;
 	double cost = 0;
 
-	cost_note(&e->cost, e->work, step_usec);
+	layered_note(e, step_usec);
+	engine_note_late(e, step_usec);
 	for (struct sequence *s = e->running; s; s = s->next) {
 		cost += s->n_rows > 0 ? s->cost : 0;
 		n_sequences += s->n_rows > 0;
@@ -241,6 +249,11 @@ static void distribute(struct engine *e, uint32_t n_rows, uint64_t step_usec)
 		/* its part of the cost, as far as that is known */
 		s->device_usec += cost > 0 ? (uint64_t)((double)step_usec * s->cost / cost)
 					   : step_usec * n / n_rows;
+		if (s == l->sequence) {
+			if (l->part.to < engine_layers(e))
+				continue;
+			l->sequence = NULL;
+		}
 		if (tell_echo(e, s) < 0) {
 			engine_finish(
 				e, s, FAILURE_MEMORY, "no memory for the logprobs", FINISH_STOP);
@@ -286,10 +299,20 @@ static int fail_all(struct engine *e, const struct backend *b, int error)
 	return error;
 }
 
+static bool before_layer(void *userdata, uint32_t layer)
+{
+	struct engine *e = userdata;
+
+	if (e->layered.sequence)
+		layered_watch(e, layer);
+	return e->stop_asked && e->stop_asked(e->stop_userdata);
+}
+
 int engine_step(struct engine *e)
 {
 	struct backend *b = e->weights->output_backend;
 	uint32_t vocab = e->weights->model->config.vocab, n_rows = 0, n_logits = 0;
+	const struct forward_watch watch = {before_layer, e};
 	uint64_t began_usec, preempted;
 	struct batch batch;
 	int r;
@@ -315,12 +338,12 @@ int engine_step(struct engine *e)
 		.n_slots = e->kv->n_slots,
 		.page_table_stride = e->kv->table_stride,
 	};
-	began_usec = engine_now_usec();
+	began_usec = e->clock();
 	r = prepare_sampling(e);
 	if (r < 0)
 		return fail_all(e, NULL, r);
-	r = forward(e->weights, e->kv, e->workspace, &batch, e->logit_rows, n_logits,
-		e->stop.asked ? &e->stop : NULL, &b);
+	r = forward(e->weights, e->kv, e->workspace, &batch,
+		e->layered.sequence ? &e->layered.part : NULL, e->logit_rows, n_logits, &watch, &b);
 	if (r == -EINTR)
 		return 1;
 	if (r == 0 && n_logits > 0) {
@@ -333,6 +356,6 @@ int engine_step(struct engine *e)
 	}
 	if (r < 0)
 		return fail_all(e, b, r);
-	distribute(e, n_rows, engine_now_usec() - began_usec);
+	distribute(e, n_rows, e->clock() - began_usec);
 	return 1;
 }

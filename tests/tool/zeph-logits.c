@@ -142,7 +142,7 @@ static int run(const struct weights *w, const struct arguments *a, const int32_t
 		}
 		r = kv_pool_extend(kv, 0, 1, at + len);
 		if (r == 0)
-			r = forward(w, kv, ws, &batch, rows, len, NULL, &b);
+			r = forward(w, kv, ws, &batch, NULL, rows, len, NULL, &b);
 		if (r == 0)
 			r = b->ops->sync(b);
 		if (r == 0)

@@ -82,7 +82,7 @@ static void rows_add(
 	r->last[r->n_last++] = r->n - 1;
 }
 
-static int try_step_until(struct loaded *l, const struct rows *r, const struct forward_stop *stop)
+static int try_step_until(struct loaded *l, const struct rows *r, const struct forward_watch *watch)
 {
 	struct backend *failed;
 
@@ -91,8 +91,8 @@ static int try_step_until(struct loaded *l, const struct rows *r, const struct f
 			kv_pool_extend(l->pool, r->slots[i], l->owner, r->positions[i] + 1), 0);
 	const struct batch batch = {r->n, r->tokens, r->slots, r->positions, l->pool->page_table,
 		l->pool->n_slots, l->pool->table_stride};
-	return forward(
-		l->weights, l->pool, l->workspace, &batch, r->last, r->n_last, stop, &failed);
+	return forward(l->weights, l->pool, l->workspace, &batch, NULL, r->last, r->n_last, watch,
+		&failed);
 }
 
 static int try_step(struct loaded *l, const struct rows *r)
@@ -340,7 +340,7 @@ struct asking {
 	size_t ahead; /* kernels launched and not run, at most */
 };
 
-static bool asked(void *userdata)
+static bool asked(void *userdata, uint32_t layer)
 {
 	struct asking *a = userdata;
 	struct shim_statistics now;
@@ -371,7 +371,7 @@ static void a_prompt_stops_within_a_layer(void **state)
 	a.idle = before.launches - before.runs;
 	prompt_of(0, prompt, 70);
 	rows_add(&r, 0, 0, prompt, 70);
-	assert_int_equal(try_step_until(&l, &r, &(const struct forward_stop){asked, &a}), -EINTR);
+	assert_int_equal(try_step_until(&l, &r, &(const struct forward_watch){asked, &a}), -EINTR);
 	assert_int_equal(a.times, 3);
 	assert_true(a.ahead <= 2);
 	unload(&l);

@@ -1,6 +1,7 @@
 /* Who gets how much of a step, on a device of known speed: what a step costs is told to the engine
  * instead of measured, and the tests count that time. */
 #define CONTEXT 8192
+#define LAYERS  16
 #include "tests/unit/engine-fixture.h"
 
 /* Microseconds of a step, of each of its rows, and of each position that a row sees: a processor's
@@ -17,35 +18,27 @@ static double told_usec(const struct speed *s, struct cost_work w)
 
 static struct speed speed;
 static uint64_t clock_usec; /* of the formula */
-static struct cost_work work;
-static struct cost learnt;
 static const struct backend_ops *real;
 
-static int told_begin(struct backend *b, const struct batch *batch)
+static uint64_t told_now(void)
 {
-	work = (struct cost_work){0};
-	for (uint32_t i = 0; i < batch->n_rows; i++)
-		work = cost_add(&learnt, work, batch->positions[i], 1);
-	return real->batch_begin(b, batch);
+	return clock_usec;
 }
 
-/* Its time is told, what it says does not matter: nothing is attended to. */
+/* Its time is told, a layer's, what it says does not matter: nothing is attended to. */
 static int told_attention(struct backend *b, const struct batch *batch,
 	const struct attention_shape *shape, const float *q, struct kv *kv, uint32_t layer,
 	float *y)
 {
+	const struct cost none = {0};
+	struct cost_work work = {0};
+
 	(void)b, (void)q, (void)kv, (void)layer;
+	for (uint32_t i = 0; i < batch->n_rows; i++)
+		work = cost_add(&none, work, batch->positions[i], 1);
+	clock_usec += (uint64_t)(told_usec(&speed, work) / LAYERS);
 	memset(y, 0, sizeof(*y) * batch->n_rows * shape->n_heads * shape->head_dim);
 	return 0;
-}
-
-static int told_sync(struct backend *b)
-{
-	uint64_t usec = (uint64_t)told_usec(&speed, work);
-
-	clock_usec += usec;
-	cost_note(&learnt, work, usec);
-	return real->sync(b);
 }
 
 /* What one job saw, in the formula's time. */
@@ -85,24 +78,23 @@ static void machine_new(struct machine *m, struct speed s, uint32_t chunk)
 
 	memset(seen, 0, sizeof(seen));
 	clock_usec = 0;
-	learnt = (struct cost){.seen_usec = s.seen};
-	for (uint32_t k = 0; k < COST_POINTS; k++) {
-		struct cost_work w = {1u << k, 0};
-
-		cost_note(&learnt, w, (uint64_t)told_usec(&s, w));
-	}
 	speed = s;
 	m->f = fixture_new(0);
 	real = m->f->backend->ops;
 	m->told = *real;
-	m->told.batch_begin = told_begin;
 	m->told.attention = told_attention;
-	m->told.sync = told_sync;
 	m->f->backend->ops = &m->told;
 	engine_options_default(&o);
 	o.kv_dtype = DTYPE_F32;
 	o.prefill_tokens = chunk;
 	assert_int_equal(engine_new(&m->f->weights, &o, &sink, &m->e, error, sizeof(error)), 0);
+	m->e->clock = told_now;
+	m->e->cost.seen_usec = s.seen;
+	for (uint32_t k = 0; k < COST_POINTS; k++) {
+		struct cost_work w = {1u << k, 0};
+
+		cost_note(&m->e->cost, w, (uint64_t)told_usec(&s, w));
+	}
 }
 
 static void machine_free(struct machine *m)
@@ -123,10 +115,8 @@ static void submit(
 	engine_submit(m->e, job);
 }
 
-/* One step by an engine that knows the device, from what was told, not from the clock. */
 static void step(struct machine *m)
 {
-	m->e->cost = learnt;
 	assert_int_equal(engine_step(m->e), 1);
 }
 
@@ -206,7 +196,7 @@ static double long_prompt_among_streams(struct speed s, uint32_t chunk)
 	uint32_t n_gaps = 0, before[4];
 
 	machine_new(&m, s, chunk);
-	learnt = (struct cost){0}; /* nothing is known yet */
+	m.e->cost = (struct cost){0}; /* nothing is known yet */
 	submit(&m, 50, 1, false, LONG, 1);
 	until(&m, 50, 1);
 	alone = clock_usec;
@@ -232,7 +222,7 @@ static double long_prompt_among_streams(struct speed s, uint32_t chunk)
 		for (uint64_t i = 0; i < 4; i++)
 			had[i] = seen[i].n;
 		for (uint64_t i = 0; i < 4; i++)
-			own = cost_add(&learnt, own, 30 + had[i], 1);
+			own = cost_add(&m.e->cost, own, 30 + had[i], 1);
 		step(&m);
 		/* every stream goes on in every step, and no step has more of the prompt */
 		assert_true(seen[51].prefilled - prefilled <= chunk);
