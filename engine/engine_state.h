@@ -47,7 +47,8 @@ struct engine {
 	bool failed;
 	struct cost_work work; /* this step's, layered rows apart */
 	struct layered layered;
-	bool batch_only; /* it has no interactive rows */
+	const struct flow *base; /* that this step is built around */
+	bool batch_only;         /* it has no interactive rows */
 	struct engine_stats stats;
 
 	/* One step's batch. */
@@ -93,12 +94,13 @@ void engine_note_late(struct engine *e, uint64_t step_usec);
 
 /* layered.c: the sequence's next rows become the layered ones; the layers that these go through in
  * this step, as planned, then as it was; what so many add to a step that does `work`; plans as many
- * as cost about usec, one at least; told before each layer; learns from the step what it cost. */
+ * as cost about usec, one at least; told before each layer, 0 or a negative errno: the device
+ * failed; learns from the step what it cost. */
 void layered_begin(struct engine *e, struct sequence *s, uint32_t n_rows);
 uint32_t layered_now(const struct engine *e);
 double layered_cost(const struct engine *e, struct cost_work work, uint32_t n_layers);
 void layered_plan(struct engine *e, struct cost_work work, double usec);
-void layered_watch(struct engine *e, uint32_t layer);
+int layered_watch(struct engine *e, uint32_t layer);
 void layered_note(struct engine *e, uint64_t step_usec);
 uint32_t engine_layers(const struct engine *e);
 

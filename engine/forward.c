@@ -147,8 +147,11 @@ int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
 		struct workspace_buffers s = ws->buffers[to];
 		uint32_t behind;
 
-		if (watch && watch->before(watch->userdata, i))
-			return -EINTR;
+		*ret_failed = b;
+		if (watch)
+			r = watch->before(watch->userdata, i);
+		if (r < 0)
+			return r;
 		behind = part && !part_takes(part, i, c->n_layers) ? part->n_rows : 0;
 		if (first != behind) {
 			first = behind;

@@ -29,9 +29,11 @@ int workspace_new(const struct weights *w, uint32_t max_rows, uint32_t max_logit
 uint64_t workspace_bytes(const struct model_config *c, uint32_t max_rows, uint32_t max_logits);
 struct workspace *workspace_free(const struct weights *w, struct workspace *ws);
 
-/* Told before each layer, and with the number of layers before the output; true stops the pass. */
+/* Told before each layer, and with the number of layers before the output. A negative errno ends
+ * the pass: -EINTR where it shall stop, another where the backend that ran the layer before failed.
+ */
 struct forward_watch {
-	bool (*before)(void *userdata, uint32_t layer);
+	int (*before)(void *userdata, uint32_t layer);
 	void *userdata;
 };
 
@@ -46,7 +48,7 @@ struct forward_part {
 
 /* Runs the rows, writes their keys and values, and leaves in ws->logits [n_logits, vocab] the
  * logits of the rows logit_rows[]; those of a part once it is through. part and watch may be NULL.
- * -EINTR where the watch asked for it: the KV rows written so far are those that the same rows
+ * -EINTR where the watch wants it: the KV rows written so far are those that the same rows
  * would write again. Another negative errno is a failure of *ret_failed. */
 int forward(const struct weights *w, struct kv_pool *kv, struct workspace *ws,
 	const struct batch *batch, struct forward_part *part, const uint32_t *logit_rows,

@@ -37,14 +37,14 @@ void layered_begin(struct engine *e, struct sequence *s, uint32_t n_rows)
 void layered_plan(struct engine *e, struct cost_work work, double usec)
 {
 	struct layered *l = &e->layered;
+	const uint32_t left = engine_layers(e) -
+			      l->from; /* 0: a pass was stopped before the output */
 	double layers = usec / layered_cost(e, work, 1) + 0.5;
 
-	l->usec = usec;
-	l->part.to = engine_layers(e);
 	if (layers < 1)
-		l->part.to = l->from + 1;
-	else if (layers < l->part.to - l->from)
-		l->part.to = l->from + (uint32_t)layers;
+		layers = 1;
+	l->usec = usec;
+	l->part.to = l->from + (layers < left ? (uint32_t)layers : left);
 }
 
 /* After a layer with the layered rows: do they go through the next as well? As it was planned, but
@@ -70,25 +70,29 @@ static void go_on_or_not(struct engine *e, uint32_t layer)
 		l->part.to = layer + 1;
 }
 
-void layered_watch(struct engine *e, uint32_t layer)
+int layered_watch(struct engine *e, uint32_t layer)
 {
 	struct layered *l = &e->layered;
 	const bool with = layer > l->from && layer == l->part.layer; /* so was the one before it */
-	uint64_t now;
+	int r = 0;
 
+	if (layered_now(e) == 0)
+		return 0;
 	if (layer == 0) {
 		l->with_usec = l->without_usec = 0;
 		l->mark_usec = e->clock();
 	} else if (with || layer == l->from || layer == engine_layers(e)) {
 		struct backend *b = e->weights->layers[layer - 1].backend;
+		uint64_t now;
 
-		(void)b->ops->sync(b); /* a failure is told again by the step's end */
+		r = b->ops->sync(b);
 		now = e->clock();
 		*(with ? &l->with_usec : &l->without_usec) += now - l->mark_usec;
 		l->mark_usec = now;
 		if (with)
 			go_on_or_not(e, layer);
 	}
+	return r;
 }
 
 void layered_note(struct engine *e, uint64_t step_usec)

@@ -129,5 +129,8 @@ int engine_plan(struct engine *e)
 		s = e->running; /* it may have gone, and others */
 	}
 	charge(e);
-	return e->work.rows > 0 || layered_now(e) > 0;
+	for (const struct sequence *s = e->running; s; s = s->next)
+		if (s->n_rows > 0)
+			return 1;
+	return 0;
 }

@@ -209,15 +209,17 @@ static uint32_t rows_beside(const struct share *at, const struct sequence *s, do
 	const struct engine *e = at->e;
 	const bool whole = e->layered.sequence || sequence_echoes(s);
 	const uint32_t most = whole ? 1 : engine_layers(e);
-	uint32_t rows = 0;
+	uint32_t rows = 0, at_once = 0;
 
 	for (*ret_steps = 1; *ret_steps <= most; ++*ret_steps) {
 		rows = cost_rows(&e->cost, at->work, s->n_cached, *ret_steps * usec, n);
 		if (rows == n || rows >= LAYERED_ROWS)
 			return rows;
+		if (*ret_steps == 1)
+			at_once = rows;
 	}
 	*ret_steps = 1;
-	return rows > 0 ? rows : 1;
+	return at_once > 0 ? at_once : 1;
 }
 
 /* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
@@ -233,14 +235,16 @@ static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *u
 		if (sequence_flow(s) != f || s->paused_usec || s->n_rows > 0 ||
 			!sequence_in_prefill(s) || made_by_another(e, s))
 			continue;
+		rows = s == e->layered.sequence ? e->layered.part.n_rows : chunk(at, s, n);
+		if (rows == 0)
+			continue;
 		if (usec && beside)
 			*usec = usec_beside(at, s, *usec);
 		if (s == e->layered.sequence && usec && !beside &&
 			*usec < layered_cost(e, at->work, 1))
 			continue;
 		if (s != e->layered.sequence) {
-			rows = chunk(at, s, n);
-			if (usec && rows > 0)
+			if (usec)
 				rows = beside ? rows_beside(at, s, *usec, rows, &steps)
 					      : cost_rows(&e->cost, at->work, s->n_cached, *usec,
 							rows);
@@ -266,10 +270,14 @@ static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *u
 /* The part of one who is not the base. */
 static void take_owed(struct share *at, struct flow *f, double earned)
 {
-	struct cost_work more = cost_add(&at->e->cost, at->work, 0, 1);
-	double most = 2 * earned + cost_of(&at->e->cost, more) - cost_of(&at->e->cost, at->work);
+	const struct engine *e = at->e;
+	struct cost_work more = cost_add(&e->cost, at->work, 0, 1);
+	double most = 2 * earned + cost_of(&e->cost, more) - cost_of(&e->cost, at->work);
 
 	f->owed += earned;
+	if (e->layered.sequence && sequence_flow(e->layered.sequence) == f &&
+		most < layered_cost(e, at->work, 1))
+		most = layered_cost(e, at->work, 1); /* else it would never go on */
 	if (f->owed > most)
 		f->owed = most;
 	take_decode(at, f, false);
@@ -298,7 +306,7 @@ static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 		take_prefill(at, f, at->prefill, &usec, true);
 		return;
 	}
-	if (at->e->layered.sequence) /* whose ever they are: nobody waits for a token now */
+	if (at->e->layered.sequence) /* whose ever they are: they hold a part of the chunk */
 		take_layers(at, INFINITY);
 	take_prefill(at, f, n, NULL, false);
 }
@@ -320,7 +328,7 @@ void engine_share(struct engine *e)
 		e->layered.part.to = e->layered.from = e->layered.part.layer;
 		at.prefill -= e->layered.part.n_rows;
 	}
-	base = choose_base(e, &batch);
+	e->base = base = choose_base(e, &batch);
 	if (!base)
 		return;
 	/* of equal rank: they divide the chunk */
@@ -350,7 +358,7 @@ void engine_note_late(struct engine *e, uint64_t step_usec)
 	for (struct sequence *s = e->running; s; s = s->next) {
 		double rows = s->n_rows;
 
-		if (s->n_rows == 0 || !sequence_in_prefill(s))
+		if (sequence_flow(s) != e->base || s->n_rows == 0 || !sequence_in_prefill(s))
 			continue;
 		if (s == e->layered.sequence)
 			rows *= (double)layered_now(e) / engine_layers(e);

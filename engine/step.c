@@ -299,13 +299,14 @@ static int fail_all(struct engine *e, const struct backend *b, int error)
 	return error;
 }
 
-static bool before_layer(void *userdata, uint32_t layer)
+static int before_layer(void *userdata, uint32_t layer)
 {
 	struct engine *e = userdata;
+	int r = layered_watch(e, layer);
 
-	if (e->layered.sequence)
-		layered_watch(e, layer);
-	return e->stop_asked && e->stop_asked(e->stop_userdata);
+	if (r < 0)
+		return r;
+	return e->stop_asked && e->stop_asked(e->stop_userdata) ? -EINTR : 0;
 }
 
 int engine_step(struct engine *e)
@@ -314,6 +315,7 @@ int engine_step(struct engine *e)
 	uint32_t vocab = e->weights->model->config.vocab, n_rows = 0, n_logits = 0;
 	const struct forward_watch watch = {before_layer, e};
 	uint64_t began_usec, preempted;
+	uint32_t planned;
 	struct batch batch;
 	int r;
 
@@ -342,6 +344,7 @@ int engine_step(struct engine *e)
 	r = prepare_sampling(e);
 	if (r < 0)
 		return fail_all(e, NULL, r);
+	planned = layered_now(e);
 	r = forward(e->weights, e->kv, e->workspace, &batch,
 		e->layered.sequence ? &e->layered.part : NULL, e->logit_rows, n_logits, &watch, &b);
 	if (r == -EINTR)
@@ -356,6 +359,8 @@ int engine_step(struct engine *e)
 	}
 	if (r < 0)
 		return fail_all(e, b, r);
+	if (planned > 0)
+		e->layered.sequence->cost *= (double)layered_now(e) / planned;
 	distribute(e, n_rows, e->clock() - began_usec);
 	return 1;
 }

@@ -340,7 +340,7 @@ struct asking {
 	size_t ahead; /* kernels launched and not run, at most */
 };
 
-static bool asked(void *userdata, uint32_t layer)
+static int asked(void *userdata, uint32_t layer)
 {
 	struct asking *a = userdata;
 	struct shim_statistics now;
@@ -348,7 +348,7 @@ static bool asked(void *userdata, uint32_t layer)
 	shim_statistics(&now);
 	if (a->times > 0 && now.launches - now.runs - a->idle > a->ahead)
 		a->ahead = now.launches - now.runs - a->idle;
-	return ++a->times == a->until;
+	return ++a->times == a->until ? -EINTR : 0;
 }
 
 /* Of a prompt only the product that ends a layer may be under way when it is asked whether to go

@@ -102,10 +102,10 @@ static void run_free(struct run *r)
 	kv_pool_free(r->pool);
 }
 
-static bool stops(void *userdata, uint32_t layer)
+static int stops(void *userdata, uint32_t layer)
 {
 	(void)layer;
-	return countdown(userdata);
+	return countdown(userdata) ? -EINTR : 0;
 }
 
 /* One pass after another, each taking the prompt through so many layers, streams coming and going;
@@ -228,7 +228,7 @@ static void what_is_under_way_can_go(void **state)
 {
 	static struct heard wanted[3];
 	static struct listener heard;
-	enum { NOTHING, CANCEL, PREEMPT, PAUSE, STREAMS_END, N_EVENTS };
+	enum { NOTHING, CANCEL, PREEMPT, PAUSE, STREAMS_END, STOPPED, N_EVENTS };
 
 	for (uint32_t event = NOTHING; event < N_EVENTS; event++) {
 		struct backend_ops told;
@@ -256,7 +256,15 @@ static void what_is_under_way_can_go(void **state)
 			engine_preempt(e, e->layered.sequence);
 		if (event == PAUSE)
 			engine_pause(e, 2, true);
-		if (event == STREAMS_END) {
+		for (uint32_t i = 0; event == STOPPED && e->layered.part.layer < LAYERS; i++) {
+			int left = LAYERS; /* before the output */
+
+			assert_true(i < LAYERS);
+			engine_set_stop(e, countdown, &left);
+			assert_int_equal(engine_step(e), 1);
+			engine_set_stop(e, NULL, NULL);
+		}
+		if (event == STREAMS_END || event == STOPPED) {
 			engine_cancel(e, 0, FAILURE_CANCELLED, "");
 			engine_cancel(e, 1, FAILURE_CANCELLED, "");
 		}
@@ -271,7 +279,7 @@ static void what_is_under_way_can_go(void **state)
 		assert_true(e->layered.n_begun > 0);
 		if (event != CANCEL)
 			same_reply(&heard.heard[2], &wanted[2]);
-		for (uint64_t id = 0; id < 2 && event != STREAMS_END; id++)
+		for (uint64_t id = 0; id < 2 && event < STREAMS_END; id++)
 			same_reply(&heard.heard[id], &wanted[id]);
 		all_given_back(e);
 		engine_free(e);
