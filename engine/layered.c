@@ -37,8 +37,8 @@ void layered_begin(struct engine *e, struct sequence *s, uint32_t n_rows)
 void layered_plan(struct engine *e, struct cost_work work, double usec)
 {
 	struct layered *l = &e->layered;
-	const uint32_t left = engine_layers(e) -
-			      l->from; /* 0: a pass was stopped before the output */
+	/* none where a pass was stopped before the output */
+	const uint32_t left = engine_layers(e) - l->from;
 	double layers = usec / layered_cost(e, work, 1) + 0.5;
 
 	if (layers < 1)
@@ -60,7 +60,7 @@ static void go_on_or_not(struct engine *e, uint32_t layer)
 	double rest;
 
 	if (l->from > 0 && (double)l->without_usec > without * l->from)
-		without = (double)l->without_usec / l->from; /* slower today */
+		without = (double)l->without_usec / l->from; /* they are slower than told */
 	rest = without * (all - layer) + (double)l->output_usec;
 	if (so_far + rest + one * (all - layer) <= TO_BE_THROUGH * end)
 		l->part.to = all;

@@ -222,48 +222,53 @@ static uint32_t rows_beside(const struct share *at, const struct sequence *s, do
 	return at_once > 0 ? at_once : 1;
 }
 
-/* At most n prompt rows of the flow, by rank, but no more than cost *usec, which is less
- * afterwards; NULL: whatever they cost. With `beside`, the first is one beside the flow's streams.
+/* At most n rows of the prompt, none of which is layered so far, and no more than usec is enough
+ * for (INFINITY: whatever they cost), beside the flow's streams as rows_beside(). Returns how many.
  */
+static uint32_t take_chunk(
+	struct share *at, struct sequence *s, uint32_t n, double usec, bool beside)
+{
+	uint32_t rows = chunk(at, s, n), steps = 1;
+
+	if (beside && rows > 0)
+		rows = rows_beside(at, s, usec, rows, &steps);
+	else if (usec < INFINITY)
+		rows = cost_rows(&at->e->cost, at->work, s->n_cached, usec, rows);
+	if (rows == 0)
+		return 0;
+	if (sequence_echoes(s))
+		at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
+	at->prefill -= rows;
+	if (steps > 1) {
+		layered_begin(at->e, s, rows);
+		take_layers(at, usec);
+	} else {
+		take(at, s, rows);
+	}
+	return rows;
+}
+
+/* At most n prompt rows of the flow, by rank, for up to *usec, which is less afterwards. With
+ * `beside`, the first of the prompts is one beside the flow's streams. */
 static void take_prefill(struct share *at, struct flow *f, uint32_t n, double *usec, bool beside)
 {
 	struct engine *e = at->e;
 
 	for (struct sequence *s = e->running; s; s = s->next) {
-		uint32_t rows, steps = 1;
+		double most;
 
 		if (sequence_flow(s) != f || s->paused_usec || s->n_rows > 0 ||
 			!sequence_in_prefill(s) || made_by_another(e, s))
 			continue;
-		rows = s == e->layered.sequence ? e->layered.part.n_rows : chunk(at, s, n);
-		if (rows == 0)
+		most = beside ? usec_beside(at, s, *usec) : *usec;
+		if (s != e->layered.sequence)
+			n -= take_chunk(at, s, n, most, beside);
+		else if (beside || most >= layered_cost(e, at->work, 1))
+			take_layers(at, most);
+		if (s->n_rows == 0)
 			continue;
-		if (usec && beside)
-			*usec = usec_beside(at, s, *usec);
-		if (s == e->layered.sequence && usec && !beside &&
-			*usec < layered_cost(e, at->work, 1))
-			continue;
-		if (s != e->layered.sequence) {
-			if (usec)
-				rows = beside ? rows_beside(at, s, *usec, rows, &steps)
-					      : cost_rows(&e->cost, at->work, s->n_cached, *usec,
-							rows);
-			if (rows == 0)
-				continue;
-			if (sequence_echoes(s))
-				at->echo_rows -= rows < at->echo_rows ? rows : at->echo_rows;
-			at->prefill -= rows;
-			n -= rows;
-			if (steps > 1)
-				layered_begin(e, s, rows);
-			else
-				take(at, s, rows);
-		}
-		if (s == e->layered.sequence)
-			take_layers(at, usec ? *usec : INFINITY);
 		beside = false;
-		if (usec)
-			*usec -= s->cost;
+		*usec = most - s->cost;
 	}
 }
 
@@ -298,17 +303,17 @@ static double settled_usec(const struct share *at, const struct flow *f)
 static void take_base(struct share *at, struct flow *f, uint32_t n_prefill)
 {
 	uint32_t n = n_prefill < at->prefill ? at->prefill / (n_prefill ? n_prefill : 1) : 1;
+	double usec = INFINITY;
 
 	take_decode(at, f, true);
 	if (at->work.rows > 0) {
-		double usec = GAP * settled_usec(at, f) - cost_of(&at->e->cost, at->work);
-
+		usec = GAP * settled_usec(at, f) - cost_of(&at->e->cost, at->work);
 		take_prefill(at, f, at->prefill, &usec, true);
 		return;
 	}
 	if (at->e->layered.sequence) /* whose ever they are: they hold a part of the chunk */
 		take_layers(at, INFINITY);
-	take_prefill(at, f, n, NULL, false);
+	take_prefill(at, f, n, &usec, false);
 }
 
 void engine_share(struct engine *e)
@@ -321,9 +326,9 @@ void engine_share(struct engine *e)
 
 	e->steps++;
 	count(e);
+	/* who is paused holds up nobody: its rows begin again */
 	if (e->layered.sequence && e->layered.sequence->paused_usec)
-		e->layered.sequence =
-			NULL; /* others want the time, and the room: once more, then */
+		e->layered.sequence = NULL;
 	if (e->layered.sequence) {
 		e->layered.part.to = e->layered.from = e->layered.part.layer;
 		at.prefill -= e->layered.part.n_rows;
